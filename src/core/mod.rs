@@ -1,0 +1,6 @@
+//! What xcron is about, without any I/O: tasks, schedules, and the replicated state machine.
+//!
+//! Nothing in here awaits, reads a clock, draws a random number, or touches a disk or a socket; `tests/tidy.rs` holds that.
+pub mod retry;
+pub mod schedule;
+pub mod task;

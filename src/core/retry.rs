@@ -1,0 +1,1 @@
+//! Retry policy: filled in by its own commit.

@@ -1,0 +1,149 @@
+//! What a task is: its immutable spec, and the state that its fires move.
+//!
+//! These are the domain's types. Their stored bytes are `store/record.rs`; how commands change them is `core/machine.rs`.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::TaskId;
+
+/// When a task is due.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Schedule {
+    /// At one instant, in milliseconds since the Unix epoch.
+    Once {
+        /// The due instant.
+        at_ms: u64,
+    },
+    /// By a crontab line, read in a time zone.
+    Cron {
+        /// The line as the client sent it.
+        expression: String,
+        /// IANA name of the zone.
+        timezone: String,
+    },
+}
+
+/// The immutable part of a task: what its creator said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskSpec {
+    /// The task's name.
+    pub id: TaskId,
+    /// When it is due.
+    pub schedule: Schedule,
+    /// Where its callbacks go.
+    pub url: String,
+    /// What they carry: the client's JSON, byte for byte.
+    pub body: Vec<u8>,
+    /// When the task was accepted.
+    pub created_ms: u64,
+}
+
+impl TaskSpec {
+    /// Whether a second create with this spec asks for the same task, so that it may be answered as if it were the first.
+    pub fn is_same_request(&self, other: &Self) -> bool {
+        self.id == other.id && self.schedule == other.schedule && self.url == other.url && self.body == other.body
+    }
+}
+
+/// Where a task is in its life.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Life {
+    /// It has a due or a retry ahead.
+    Pending,
+    /// All its dues have a final outcome; kept for queries until it expires.
+    Finished,
+    /// Deleted by a client; its id stays taken until it expires.
+    Deleted,
+}
+
+/// What finally became of one due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Verdict {
+    /// The target answered 2xx.
+    Delivered,
+    /// Every attempt failed, or the target said that it wants no more.
+    Failed,
+    /// Missed while no node could fire it, and a later due of the same task was fired instead.
+    SkippedMisfire,
+    /// The task was deleted first.
+    Cancelled,
+}
+
+/// A final outcome, as kept for queries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// The due instant; for skipped dues the first of `count`.
+    pub due_ms: u64,
+    /// How many dues in a row this outcome stands for: 1 but for skipped ones.
+    pub count: u64,
+    /// Attempts made.
+    pub attempts: u16,
+    /// What became of it.
+    pub verdict: Verdict,
+    /// HTTP status of the last attempt; 0 when there was no answer or no attempt.
+    pub status: u16,
+    /// When it became final.
+    pub at_ms: u64,
+}
+
+/// A fire whose attempts so far have failed and that will be tried again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenFire {
+    /// The due instant.
+    pub due_ms: u64,
+    /// Number of this due in the task, from 1.
+    pub run: u64,
+    /// Attempts made so far.
+    pub attempts: u16,
+    /// When the next attempt is due.
+    pub retry_ms: u64,
+}
+
+/// The changing part of a task.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TaskState {
+    /// Raised by each update; part of every fire's identity.
+    pub revision: u32,
+    /// Where the task is in its life.
+    pub life: Life,
+    /// The next due that has had no outcome yet.
+    pub next_due_ms: Option<u64>,
+    /// Dues before `next_due_ms`, whatever became of them.
+    pub dues_past: u64,
+    /// Dues with verdict delivered.
+    pub delivered: u64,
+    /// Dues with verdict failed.
+    pub failed: u64,
+    /// Dues with verdict skipped.
+    pub skipped: u64,
+    /// Dues with verdict cancelled.
+    pub cancelled: u64,
+    /// Attempts reported for a fire that already had its final outcome.
+    pub repeated: u64,
+    /// Fires waiting for a retry, oldest due first; at most `OPEN_FIRES_MAX`.
+    pub open: Vec<OpenFire>,
+    /// The newest final outcomes, oldest first; at most `OUTCOMES_KEPT`.
+    pub outcomes: Vec<Outcome>,
+    /// When the record is dropped; set once the task is finished or deleted.
+    pub expire_ms: Option<u64>,
+}
+
+impl TaskState {
+    /// The state of a new task.
+    pub fn new(next_due_ms: u64) -> Self {
+        Self {
+            revision: 1,
+            life: Life::Pending,
+            next_due_ms: Some(next_due_ms),
+            dues_past: 0,
+            delivered: 0,
+            failed: 0,
+            skipped: 0,
+            cancelled: 0,
+            repeated: 0,
+            open: Vec::new(),
+            outcomes: Vec::new(),
+            expire_ms: None,
+        }
+    }
+}

@@ -1,0 +1,41 @@
+//! Every fixed bound of the product, by name, with the relations between them checked by the compiler.
+//!
+//! Owns numbers only. A bound that an operator may want to move is a setting in `config.rs`, whose default stands here.
+
+/// Number of shards a cluster's tasks are divided into. Part of every stored key: it can never change.
+pub const SHARDS: u16 = 10_240;
+/// Default number of Raft groups a new cluster is born with; a divisor of [`SHARDS`]. See doc/decisions/003-groups.md.
+pub const GROUPS_DEFAULT: u16 = 32;
+
+/// Longest task id a client may choose, in bytes.
+pub const TASK_ID_BYTES_MAX: usize = 64;
+/// Longest callback URL, in bytes.
+pub const URL_BYTES_MAX: usize = 2_048;
+/// Longest crontab line, in bytes.
+pub const CRON_BYTES_MAX: usize = 256;
+/// Longest time-zone name, in bytes.
+pub const TIMEZONE_BYTES_MAX: usize = 64;
+/// Largest callback body, in bytes.
+pub const BODY_BYTES_MAX: usize = 64 << 10;
+/// Largest request to the API, in bytes.
+pub const REQUEST_BYTES_MAX: usize = 256 << 10;
+/// Furthest instant a task may name: 9999-12-31T23:59:59Z, the last one that RFC 3339 can write.
+pub const INSTANT_MS_MAX: u64 = 253_402_300_799_000;
+
+/// Largest encoded command of one log entry, in bytes: a batch is closed before it passes this.
+pub const ENTRY_BYTES_MAX: usize = 512 << 10;
+/// Most operations in one log entry.
+pub const ENTRY_OPS_MAX: usize = 512;
+/// Proposals one group holds (waiting and in its current round) before it refuses further ones.
+pub const PROPOSALS_PER_GROUP_MAX: usize = 4_096;
+
+/// Fires of one task that may be waiting for a retry at the same time; one more ends the oldest as failed.
+pub const OPEN_FIRES_MAX: usize = 8;
+/// Final outcomes kept with a task for queries; counts are kept for all of them.
+pub const OUTCOMES_KEPT: usize = 8;
+/// Most of a target's answer that is read, in bytes; the rest is dropped with the connection.
+pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+
+const _: () = assert!(BODY_BYTES_MAX + URL_BYTES_MAX + CRON_BYTES_MAX + 1_024 < ENTRY_BYTES_MAX);
+const _: () = assert!(BODY_BYTES_MAX < REQUEST_BYTES_MAX);
+const _: () = assert!(SHARDS.is_multiple_of(GROUPS_DEFAULT));

@@ -1,0 +1,2 @@
+//! The `xcron` program.
+fn main() {}
