@@ -1,6 +1,6 @@
 //! What a task is: its immutable spec, and the state that its fires move.
 //!
-//! These are the domain's types. Their stored bytes are `store/record.rs`; how commands change them is `core/machine.rs`.
+//! These are the domain's types. Their stored bytes are `core/record.rs`; how commands change them is `core/machine.rs`.
 
 use serde::{Deserialize, Serialize};
 
