@@ -112,9 +112,18 @@ pub enum Reply {
     Generation(u64),
 }
 
-/// Encodes one log entry's operations.
-pub fn encode(ops: &[Op<'_>]) -> Vec<u8> {
-    record::versioned(COMMAND_V1, &ops)
+/// Encodes one operation, to be joined with others into an entry.
+pub fn encode_op(op: &Op<'_>) -> Vec<u8> {
+    postcard::to_stdvec(op).expect("plain structs encode into memory")
+}
+
+/// Joins encoded operations into the bytes of one log entry; each was encoded once, by whoever proposed it.
+pub fn join<'a>(ops: impl ExactSizeIterator<Item = &'a [u8]>, bytes_hint: usize) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(bytes_hint + 11);
+    entry.push(COMMAND_V1);
+    entry = postcard::to_extend(&ops.len(), entry).expect("a number encodes into memory");
+    ops.for_each(|op| entry.extend_from_slice(op));
+    entry
 }
 
 /// Decodes one log entry's operations; the specs stay borrowed from `bytes`.
@@ -127,6 +136,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn encode(ops: &[Op<'_>]) -> Vec<u8> {
+        let encoded: Vec<_> = ops.iter().map(encode_op).collect();
+        join(encoded.iter().map(Vec::as_slice), 0)
+    }
 
     fn ops() -> Vec<Op<'static>> {
         let key = TaskKey([0xab; 16]);
