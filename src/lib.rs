@@ -5,3 +5,4 @@ pub mod entropy;
 pub mod id;
 pub mod limits;
 pub mod store;
+pub mod failure;

@@ -27,6 +27,8 @@ pub enum Op<'a> {
         spec: &'a [u8],
         /// First due instant.
         due_ms: u64,
+        /// Hash of the callback's host and port: what the firing shares its limits by.
+        target: u32,
     },
     /// Ends a task for ever.
     Delete {
@@ -146,7 +148,7 @@ mod tests {
         let key = TaskKey([0xab; 16]);
         vec![
             Op::Lead { node: 7 },
-            Op::Create { key, spec: b"spec", due_ms: 1 },
+            Op::Create { key, spec: b"spec", due_ms: 1, target: 300 },
             Op::Delete { key, at_ms: 2, expire_ms: 3 },
             Op::Settle(Settle {
                 key,
@@ -172,7 +174,7 @@ mod tests {
         let key = "ab".repeat(16);
         assert_eq!(
             hex,
-            format!("01050007 01{key}047370656301 02{key}0203 03{key}04010505000101 06f7030701 0809 04{key}0a")
+            format!("01050007 01{key}047370656301ac02 02{key}0203 03{key}04010505000101 06f7030701 0809 04{key}0a")
                 .replace(' ', "")
         );
     }

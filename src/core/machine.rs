@@ -50,6 +50,15 @@ pub enum Wake {
     Expire = 3,
 }
 
+/// What the due index holds beside the instant and the key: enough to queue a fire without reading its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueEntry {
+    /// Why the leader is to look at the task.
+    pub wake: Wake,
+    /// Hash of the callback's host and port.
+    pub target: u32,
+}
+
 /// The instants at which the leader must look at a task, each once: exactly its entries in the due index.
 pub fn wakes(state: &TaskState) -> BTreeMap<u64, Wake> {
     let mut wakes = BTreeMap::new();
@@ -88,7 +97,7 @@ pub struct Changes {
     /// States to put, or with `None` to drop.
     pub states: Vec<(TaskKey, Option<Vec<u8>>)>,
     /// Due-index entries to put, or with `None` to drop.
-    pub dues: Vec<(u64, TaskKey, Option<Wake>)>,
+    pub dues: Vec<(u64, TaskKey, Option<DueEntry>)>,
     /// Tasks whose fires must not start any more.
     pub cancelled: Vec<TaskKey>,
     /// What happened.
@@ -130,7 +139,7 @@ impl<'v, V: View> Batch<'v, V> {
                 self.group.leader = Some(*node);
                 Ok(Reply::Generation(self.group.generation))
             }
-            Op::Create { key, spec, due_ms } => self.create(*key, spec, *due_ms),
+            Op::Create { key, spec, due_ms, target } => self.create(*key, spec, TaskState::new(*due_ms, *target)),
             Op::Delete { key, at_ms, expire_ms } => self.delete(*key, *at_ms, *expire_ms),
             Op::Settle(settle) => self.settle(settle),
             Op::Expire { key, at_ms } => self.expire(*key, *at_ms),
@@ -149,11 +158,11 @@ impl<'v, V: View> Batch<'v, V> {
         (self.group, changes)
     }
 
-    fn create(&mut self, key: TaskKey, spec: &[u8], due_ms: u64) -> Result<Reply, V::Error> {
+    fn create(&mut self, key: TaskKey, spec: &[u8], state: TaskState) -> Result<Reply, V::Error> {
         let touched = touch(self.view, &mut self.touched, key)?;
         match &touched.after {
             None => {
-                touched.after = Some(TaskState::new(due_ms));
+                touched.after = Some(state);
                 touched.spec = SpecChange::Put(spec.to_vec());
                 self.tally.created += 1;
                 Ok(Reply::Done)
@@ -346,7 +355,9 @@ fn collect(key: TaskKey, touched: Touched, changes: &mut Changes) {
     let before = touched.before.as_ref().map(wakes).unwrap_or_default();
     let after = touched.after.as_ref().map(wakes).unwrap_or_default();
     let dropped = before.keys().filter(|at| !after.contains_key(at)).map(|at| (*at, key, None));
-    let put = after.iter().filter(|(at, wake)| before.get(at) != Some(wake)).map(|(at, wake)| (*at, key, Some(*wake)));
+    let target = touched.after.as_ref().map_or(0, |state| state.target);
+    let new = after.iter().filter(|(at, wake)| before.get(at) != Some(wake));
+    let put = new.map(|(at, wake)| (*at, key, Some(DueEntry { wake: *wake, target })));
     changes.dues.extend(dropped.chain(put));
     changes.states.push((key, touched.after.as_ref().map(record::encode_state)));
 }
@@ -358,10 +369,10 @@ fn digest(before: u32, changes: &Changes) -> u32 {
         hasher.update(&key.0);
         hasher.update(value.as_deref().unwrap_or_default());
     }
-    for (at, key, wake) in &changes.dues {
+    for (at, key, entry) in &changes.dues {
         hasher.update(&at.to_be_bytes());
         hasher.update(&key.0);
-        hasher.update(&[wake.map_or(0, |wake| wake as u8)]);
+        hasher.update(&[entry.map_or(0, |entry| entry.wake as u8)]);
     }
     hasher.finalize()
 }

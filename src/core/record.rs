@@ -45,6 +45,7 @@ struct SpecV1<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct StateV1 {
+    target: u32,
     revision: u32,
     life: Life,
     next_due_ms: Option<u64>,
@@ -91,6 +92,7 @@ pub fn decode_spec(bytes: &[u8]) -> Result<TaskSpec, RecordError> {
 /// Encodes a state.
 pub fn encode_state(state: &TaskState) -> Vec<u8> {
     let record = StateV1 {
+        target: state.target,
         revision: state.revision,
         life: state.life,
         next_due_ms: state.next_due_ms,
@@ -111,6 +113,7 @@ pub fn encode_state(state: &TaskState) -> Vec<u8> {
 pub fn decode_state(bytes: &[u8]) -> Result<TaskState, RecordError> {
     let record: StateV1 = decode("task state", STATE_V1, bytes)?;
     Ok(TaskState {
+        target: record.target,
         revision: record.revision,
         life: record.life,
         next_due_ms: record.next_due_ms,
@@ -170,7 +173,7 @@ mod tests {
                 status: 500,
                 at_ms: 4,
             }],
-            ..TaskState::new(1_772_323_200_000)
+            ..TaskState::new(1_772_323_200_000, 300)
         }
     }
 
@@ -184,7 +187,7 @@ mod tests {
         );
         assert_eq!(
             hex(encode_state(&state())),
-            "0101000180b8c7b5ca33000000000000010501020901010103\
+            "01ac0201000180b8c7b5ca33000000000000010501020901010103\
              01f4030400"
         );
     }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::core::machine::{Changes, GroupState, View};
+use crate::core::machine::{Changes, DueEntry, GroupState, View};
 use crate::core::record::{self, RecordError};
 use crate::core::task::{TaskSpec, TaskState};
 use crate::id::{GroupCount, GroupId, TaskKey};
 use crate::store::key::{self, Fact, Table};
-use crate::store::kv::{Kv, KvError, Write};
+use crate::store::kv::{Kv, KvError, Row, Write};
 
 const META_V1: u8 = 1;
 
@@ -48,6 +48,9 @@ pub struct GroupMeta {
     /// The replicated facts of the group.
     pub state: GroupState,
 }
+
+/// An entry of the due index.
+pub type Due = (u64, TaskKey, DueEntry);
 
 /// One group's rows in the store.
 #[derive(Debug)]
@@ -95,9 +98,9 @@ impl GroupStore {
         task_rows(Table::Spec, &mut changes.specs);
         task_rows(Table::State, &mut changes.states);
         let mut low_water_ms = self.low_water_ms.lock();
-        let lowest = changes.dues.iter().filter(|(.., wake)| wake.is_some()).map(|(at, ..)| *at).min();
-        for (at, key, wake) in &changes.dues {
-            let value = wake.map(|wake| key::wake(wake).to_vec());
+        let lowest = changes.dues.iter().filter(|(.., entry)| entry.is_some()).map(|(at, ..)| *at).min();
+        for (at, key, entry) in &changes.dues {
+            let value = entry.map(|entry| key::due_entry(entry).to_vec());
             writes.push(Write { table: Table::Due, key: key::due(self.group, *at, *key).to_vec(), value });
         }
         let lowered = lowest.filter(|lowest| lowest < &*low_water_ms);
@@ -109,12 +112,12 @@ impl GroupStore {
     }
 
     /// Up to `limit` due-index entries from `from` on and before `to_ms`, in order.
-    pub fn dues(&self, from: (u64, TaskKey), to_ms: u64, limit: usize) -> Result<Vec<(u64, TaskKey)>, StoreError> {
+    pub fn dues(&self, from: (u64, TaskKey), to_ms: u64, limit: usize) -> Result<Vec<Due>, StoreError> {
         let first = key::due(self.group, from.0, from.1);
         let rows = self.kv.scan(Table::Due, &first, &key::due_from(self.group, to_ms), limit)?;
-        let parse = |(bytes, _): (bytes::Bytes, bytes::Bytes)| {
-            let (_, at_ms, key) = key::parse_due(&bytes)?;
-            Some((at_ms, key))
+        let parse = |(key, entry): Row| {
+            let (_, at_ms, key) = key::parse_due(&key)?;
+            Some((at_ms, key, key::parse_due_entry(&entry)?))
         };
         let torn = || StoreError::Torn { group: self.group, what: "the due index holds a row of another layout".into() };
         rows.into_iter().map(|row| parse(row).ok_or_else(torn)).collect()
@@ -130,7 +133,7 @@ impl GroupStore {
     pub fn raise_low_water(&self, to_ms: u64) -> Result<u64, StoreError> {
         let mut low_water_ms = self.low_water_ms.lock();
         let first = self.dues((*low_water_ms, TaskKey([0; 16])), to_ms, 1)?;
-        let raised = first.first().map_or(to_ms, |(at_ms, _)| *at_ms);
+        let raised = first.first().map_or(to_ms, |(at_ms, ..)| *at_ms);
         if raised > *low_water_ms {
             self.kv.commit(vec![self.low_water_write(raised)])?;
             *low_water_ms = raised;

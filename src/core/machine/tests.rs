@@ -44,7 +44,7 @@ impl Model {
             put(&mut self.states.borrow_mut(), *key, state);
         }
         for (at, key, wake) in &changes.dues {
-            put(&mut self.dues.borrow_mut(), (*at, *key), *wake);
+            put(&mut self.dues.borrow_mut(), (*at, *key), wake.map(|entry| entry.wake));
         }
         (replies, changes)
     }
@@ -118,7 +118,7 @@ fn led_with_task() -> Model {
     let model = Model::default();
     let spec = spec("a", "http://x/");
     assert_eq!(model.one(Op::Lead { node: 1 }), Reply::Generation(1));
-    assert_eq!(model.one(Op::Create { key: key("a"), spec: &spec, due_ms: 100 }), Reply::Done);
+    assert_eq!(model.one(Op::Create { key: key("a"), spec: &spec, due_ms: 100, target: 9 }), Reply::Done);
     model
 }
 
@@ -140,10 +140,10 @@ fn a_one_shot_is_delivered_kept_and_expires() {
 fn a_repeated_create_is_idempotent_and_a_different_one_conflicts() {
     let model = led_with_task();
     let (same, other) = (spec("a", "http://x/"), spec("a", "http://y/"));
-    assert_eq!(model.one(Op::Create { key: key("a"), spec: &same, due_ms: 100 }), Reply::Existed);
-    assert_eq!(model.one(Op::Create { key: key("a"), spec: &other, due_ms: 100 }), Reply::Conflict);
+    assert_eq!(model.one(Op::Create { key: key("a"), spec: &same, due_ms: 100, target: 9 }), Reply::Existed);
+    assert_eq!(model.one(Op::Create { key: key("a"), spec: &other, due_ms: 100, target: 9 }), Reply::Conflict);
     let fresh = spec("b", "http://x/");
-    let create = Op::Create { key: key("b"), spec: &fresh, due_ms: 5 };
+    let create = Op::Create { key: key("b"), spec: &fresh, due_ms: 5, target: 9 };
     assert_eq!(model.apply(&[create.clone(), create]).0, [Reply::Done, Reply::Existed], "also within one batch");
     model.check();
 }
@@ -157,12 +157,12 @@ fn a_deleted_id_stays_taken_until_it_expires() {
     assert_eq!(changes.cancelled, [key("a")]);
     assert_eq!(model.task("a").cancelled, 1);
     let same = spec("a", "http://x/");
-    assert_eq!(model.one(Op::Create { key: key("a"), spec: &same, due_ms: 100 }), Reply::Conflict);
+    assert_eq!(model.one(Op::Create { key: key("a"), spec: &same, due_ms: 100, target: 9 }), Reply::Conflict);
     assert_eq!(model.one(delete), Reply::Done);
     assert_eq!(model.one(Op::Settle(settle("a", 1, AttemptResult::Delivered))), Reply::Repeat);
     assert_eq!(model.one(Op::Delete { key: key("b"), at_ms: 50, expire_ms: 500 }), Reply::NotFound);
     assert_eq!(model.one(Op::Expire { key: key("a"), at_ms: 500 }), Reply::Done);
-    assert_eq!(model.one(Op::Create { key: key("a"), spec: &same, due_ms: 100 }), Reply::Done);
+    assert_eq!(model.one(Op::Create { key: key("a"), spec: &same, due_ms: 100, target: 9 }), Reply::Done);
     model.check();
 }
 
@@ -243,7 +243,7 @@ proptest! {
         let ops: Vec<Op<'_>> = steps.iter().map(|(kind, id, x, y, attempt, result, generation)| {
             let key = key(ids[*id]);
             match kind {
-                0 => Op::Create { key, spec: &specs[*id], due_ms: *x },
+                0 => Op::Create { key, spec: &specs[*id], due_ms: *x, target: 9 },
                 1 => Op::Delete { key, at_ms: *x, expire_ms: x + y },
                 2 => Op::Expire { key, at_ms: *x },
                 3 if *generation == 0 => Op::Lead { node: 1 },

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::core::command::Op;
-use crate::core::machine::Batch;
+use crate::core::machine::{Batch, Wake};
 use crate::core::task::Schedule;
 use crate::id::TaskId;
 use crate::store::Snapshot;
@@ -36,7 +36,7 @@ fn create(store: &GroupStore, meta: &mut GroupMeta, id: &str, due_ms: u64) {
         body: b"{}".to_vec(),
         created_ms: 1,
     });
-    run(store, meta, &Op::Create { key: key_of(id), spec: &spec, due_ms });
+    run(store, meta, &Op::Create { key: key_of(id), spec: &spec, due_ms, target: 9 });
 }
 
 fn run(store: &GroupStore, meta: &mut GroupMeta, op: &Op<'_>) {
@@ -58,7 +58,8 @@ fn what_was_committed_is_there_after_a_reopen() {
     assert_eq!(reopened, meta);
     assert_eq!(store.state(key_of("a")).expect("readable").expect("there").next_due_ms, Some(50));
     assert_eq!(store.spec(key_of("a")).expect("readable").expect("there").url, "http://x/");
-    assert_eq!(store.dues((0, TaskKey([0; 16])), 100, 10).expect("readable"), [(50, key_of("a"))]);
+    let entry = DueEntry { wake: Wake::Fire, target: 9 };
+    assert_eq!(store.dues((0, TaskKey([0; 16])), 100, 10).expect("readable"), [(50, key_of("a"), entry)]);
 }
 
 #[test]
