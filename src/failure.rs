@@ -35,7 +35,10 @@ impl Failure {
     /// Completes with the first fault.
     pub async fn wait(&self) -> String {
         let mut faults = self.0.subscribe();
-        let fault = faults.wait_for(Option::is_some).await.expect("this handle keeps the sender");
+        let fault = faults
+            .wait_for(Option::is_some)
+            .await
+            .expect("this handle keeps the sender");
         fault.clone().expect("waited for it")
     }
 }

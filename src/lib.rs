@@ -2,7 +2,8 @@
 pub mod clock;
 pub mod core;
 pub mod entropy;
+pub mod failure;
 pub mod id;
+pub mod identity;
 pub mod limits;
 pub mod store;
-pub mod failure;

@@ -148,8 +148,17 @@ mod tests {
         let key = TaskKey([0xab; 16]);
         vec![
             Op::Lead { node: 7 },
-            Op::Create { key, spec: b"spec", due_ms: 1, target: 300 },
-            Op::Delete { key, at_ms: 2, expire_ms: 3 },
+            Op::Create {
+                key,
+                spec: b"spec",
+                due_ms: 1,
+                target: 300,
+            },
+            Op::Delete {
+                key,
+                at_ms: 2,
+                expire_ms: 3,
+            },
             Op::Settle(Settle {
                 key,
                 generation: 4,
@@ -170,7 +179,9 @@ mod tests {
 
     #[test]
     fn bytes_are_frozen() {
-        let hex = encode(&ops()).iter().fold(String::new(), |text, b| text + &format!("{b:02x}"));
+        let hex = encode(&ops())
+            .iter()
+            .fold(String::new(), |text, b| text + &format!("{b:02x}"));
         let key = "ab".repeat(16);
         assert_eq!(
             hex,

@@ -142,7 +142,11 @@ pub fn decode<'a, T: Deserialize<'a>>(what: &'static str, version: u8, bytes: &'
     }
     let damaged = |reason: String| RecordError::Damaged { what, reason };
     let (record, left) = postcard::take_from_bytes(rest).map_err(|e| damaged(e.to_string()))?;
-    if left.is_empty() { Ok(record) } else { Err(damaged(format!("{} bytes left over", left.len()))) }
+    if left.is_empty() {
+        Ok(record)
+    } else {
+        Err(damaged(format!("{} bytes left over", left.len())))
+    }
 }
 
 #[cfg(test)]
@@ -155,7 +159,10 @@ mod tests {
     fn spec() -> TaskSpec {
         TaskSpec {
             id: TaskId::parse("order-1").expect("valid"),
-            schedule: Schedule::Cron { expression: "0 1 * * *".into(), timezone: "UTC".into() },
+            schedule: Schedule::Cron {
+                expression: "0 1 * * *".into(),
+                timezone: "UTC".into(),
+            },
             url: "http://a/".into(),
             body: b"{\"n\":1}".to_vec(),
             created_ms: 1_772_323_200_000,
@@ -164,7 +171,12 @@ mod tests {
 
     fn state() -> TaskState {
         TaskState {
-            open: vec![OpenFire { due_ms: 5, run: 1, attempts: 2, retry_ms: 9 }],
+            open: vec![OpenFire {
+                due_ms: 5,
+                run: 1,
+                attempts: 2,
+                retry_ms: 9,
+            }],
             outcomes: vec![Outcome {
                 due_ms: 1,
                 count: 1,
@@ -204,7 +216,13 @@ mod tests {
         bytes.push(0);
         assert!(matches!(decode_state(&bytes), Err(RecordError::Damaged { .. })));
         bytes[0] = 9;
-        assert_eq!(decode_state(&bytes), Err(RecordError::Version { what: "task state", version: 9 }));
+        assert_eq!(
+            decode_state(&bytes),
+            Err(RecordError::Version {
+                what: "task state",
+                version: 9
+            })
+        );
         assert!(decode_spec(&[]).is_err());
     }
 

@@ -101,8 +101,13 @@ pub fn due_entry(entry: DueEntry) -> [u8; 5] {
 /// Undoes [`due_entry`].
 pub fn parse_due_entry(bytes: &[u8]) -> Option<DueEntry> {
     let (kind, target) = bytes.split_first()?;
-    let wake = [Wake::Fire, Wake::Retry, Wake::Expire].into_iter().find(|wake| *wake as u8 == *kind)?;
-    Some(DueEntry { wake, target: u32::from_be_bytes(target.try_into().ok()?) })
+    let wake = [Wake::Fire, Wake::Retry, Wake::Expire]
+        .into_iter()
+        .find(|wake| *wake as u8 == *kind)?;
+    Some(DueEntry {
+        wake,
+        target: u32::from_be_bytes(target.try_into().ok()?),
+    })
 }
 
 #[cfg(test)]
@@ -120,7 +125,10 @@ mod tests {
         assert_eq!(due(GroupId(258), 3, key)[..10], [1, 2, 0, 0, 0, 0, 0, 0, 0, 3]);
         assert_eq!(fact(Fact::LowWater, GroupId(7)), [0xff, 0xff, 2, 0, 7]);
         for (wake, ordinal) in [(Wake::Fire, 1), (Wake::Retry, 2), (Wake::Expire, 3)] {
-            let entry = DueEntry { wake, target: 0x0102_0304 };
+            let entry = DueEntry {
+                wake,
+                target: 0x0102_0304,
+            };
             assert_eq!(due_entry(entry), [ordinal, 1, 2, 3, 4]);
             assert_eq!(parse_due_entry(&due_entry(entry)), Some(entry));
         }
