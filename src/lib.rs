@@ -4,6 +4,8 @@ pub mod clock;
 pub mod config;
 pub mod core;
 pub mod entropy;
+pub mod failure;
 pub mod id;
+pub mod identity;
 pub mod limits;
 pub mod store;

@@ -27,6 +27,8 @@ pub enum Op<'a> {
         spec: &'a [u8],
         /// First due instant.
         due_ms: u64,
+        /// Hash of the callback's host and port: what the firing shares its limits by.
+        target: u32,
     },
     /// Ends a task for ever.
     Delete {
@@ -146,8 +148,17 @@ mod tests {
         let key = TaskKey([0xab; 16]);
         vec![
             Op::Lead { node: 7 },
-            Op::Create { key, spec: b"spec", due_ms: 1 },
-            Op::Delete { key, at_ms: 2, expire_ms: 3 },
+            Op::Create {
+                key,
+                spec: b"spec",
+                due_ms: 1,
+                target: 300,
+            },
+            Op::Delete {
+                key,
+                at_ms: 2,
+                expire_ms: 3,
+            },
             Op::Settle(Settle {
                 key,
                 generation: 4,
@@ -168,11 +179,13 @@ mod tests {
 
     #[test]
     fn bytes_are_frozen() {
-        let hex = encode(&ops()).iter().fold(String::new(), |text, b| text + &format!("{b:02x}"));
+        let hex = encode(&ops())
+            .iter()
+            .fold(String::new(), |text, b| text + &format!("{b:02x}"));
         let key = "ab".repeat(16);
         assert_eq!(
             hex,
-            format!("01050007 01{key}047370656301 02{key}0203 03{key}04010505000101 06f7030701 0809 04{key}0a")
+            format!("01050007 01{key}047370656301ac02 02{key}0203 03{key}04010505000101 06f7030701 0809 04{key}0a")
                 .replace(' ', "")
         );
     }

@@ -50,6 +50,15 @@ pub enum Wake {
     Expire = 3,
 }
 
+/// What the due index holds beside the instant and the key: enough to queue a fire without reading its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueEntry {
+    /// Why the leader is to look at the task.
+    pub wake: Wake,
+    /// Hash of the callback's host and port.
+    pub target: u32,
+}
+
 /// The instants at which the leader must look at a task, each once: exactly its entries in the due index.
 pub fn wakes(state: &TaskState) -> BTreeMap<u64, Wake> {
     let mut wakes = BTreeMap::new();
@@ -88,7 +97,7 @@ pub struct Changes {
     /// States to put, or with `None` to drop.
     pub states: Vec<(TaskKey, Option<Vec<u8>>)>,
     /// Due-index entries to put, or with `None` to drop.
-    pub dues: Vec<(u64, TaskKey, Option<Wake>)>,
+    pub dues: Vec<(u64, TaskKey, Option<DueEntry>)>,
     /// Tasks whose fires must not start any more.
     pub cancelled: Vec<TaskKey>,
     /// What happened.
@@ -119,7 +128,12 @@ pub struct Batch<'v, V> {
 impl<'v, V: View> Batch<'v, V> {
     /// Begins a batch on the group's state as it is.
     pub fn new(view: &'v V, group: GroupState) -> Self {
-        Self { view, group, touched: BTreeMap::new(), tally: Tally::default() }
+        Self {
+            view,
+            group,
+            touched: BTreeMap::new(),
+            tally: Tally::default(),
+        }
     }
 
     /// Applies one operation. An error is the view's: the batch must be dropped, nothing of it was written.
@@ -130,7 +144,12 @@ impl<'v, V: View> Batch<'v, V> {
                 self.group.leader = Some(*node);
                 Ok(Reply::Generation(self.group.generation))
             }
-            Op::Create { key, spec, due_ms } => self.create(*key, spec, *due_ms),
+            Op::Create {
+                key,
+                spec,
+                due_ms,
+                target,
+            } => self.create(*key, spec, TaskState::new(*due_ms, *target)),
             Op::Delete { key, at_ms, expire_ms } => self.delete(*key, *at_ms, *expire_ms),
             Op::Settle(settle) => self.settle(settle),
             Op::Expire { key, at_ms } => self.expire(*key, *at_ms),
@@ -139,7 +158,10 @@ impl<'v, V: View> Batch<'v, V> {
 
     /// Ends the batch: the group's new state, and everything to write.
     pub fn finish(mut self) -> (GroupState, Changes) {
-        let mut changes = Changes { tally: self.tally, ..Changes::default() };
+        let mut changes = Changes {
+            tally: self.tally,
+            ..Changes::default()
+        };
         for (key, touched) in self.touched {
             let pending = |state: &Option<TaskState>| u64::from(is_pending(state.as_ref()));
             self.group.pending = self.group.pending + pending(&touched.after) - pending(&touched.before);
@@ -149,11 +171,11 @@ impl<'v, V: View> Batch<'v, V> {
         (self.group, changes)
     }
 
-    fn create(&mut self, key: TaskKey, spec: &[u8], due_ms: u64) -> Result<Reply, V::Error> {
+    fn create(&mut self, key: TaskKey, spec: &[u8], state: TaskState) -> Result<Reply, V::Error> {
         let touched = touch(self.view, &mut self.touched, key)?;
         match &touched.after {
             None => {
-                touched.after = Some(TaskState::new(due_ms));
+                touched.after = Some(state);
                 touched.spec = SpecChange::Put(spec.to_vec());
                 self.tally.created += 1;
                 Ok(Reply::Done)
@@ -176,7 +198,9 @@ impl<'v, V: View> Batch<'v, V> {
 
     fn delete(&mut self, key: TaskKey, at_ms: u64, expire_ms: u64) -> Result<Reply, V::Error> {
         let touched = touch(self.view, &mut self.touched, key)?;
-        let Some(state) = touched.after.as_mut() else { return Ok(Reply::NotFound) };
+        let Some(state) = touched.after.as_mut() else {
+            return Ok(Reply::NotFound);
+        };
         if state.life == Life::Deleted {
             return Ok(Reply::Done);
         }
@@ -194,7 +218,9 @@ impl<'v, V: View> Batch<'v, V> {
             return Ok(Reply::Stale);
         }
         let touched = touch(self.view, &mut self.touched, settle.key)?;
-        let Some(state) = touched.after.as_mut() else { return Ok(Reply::NotFound) };
+        let Some(state) = touched.after.as_mut() else {
+            return Ok(Reply::NotFound);
+        };
         if state.life != Life::Pending || state.revision != settle.revision {
             return Ok(Reply::Repeat);
         }
@@ -205,7 +231,16 @@ impl<'v, V: View> Batch<'v, V> {
         };
         let verdict = match settle.result {
             AttemptResult::Retry { at_ms } => {
-                reopen(state, OpenFire { attempts: settle.attempt, retry_ms: at_ms, ..fire }, settle, tally);
+                reopen(
+                    state,
+                    OpenFire {
+                        attempts: settle.attempt,
+                        retry_ms: at_ms,
+                        ..fire
+                    },
+                    settle,
+                    tally,
+                );
                 None
             }
             AttemptResult::Delivered => Some(Verdict::Delivered),
@@ -247,7 +282,12 @@ fn touch<'t, V: View>(
         Entry::Vacant(entry) => {
             let before = view.state(key)?;
             let after = before.clone();
-            Ok(entry.insert(Touched { before, after, spec: SpecChange::Keep, cancelled: false }))
+            Ok(entry.insert(Touched {
+                before,
+                after,
+                spec: SpecChange::Keep,
+                cancelled: false,
+            }))
         }
     }
 }
@@ -279,7 +319,12 @@ fn take_fire(state: &mut TaskState, settle: &Settle, tally: &mut Tally) -> Optio
     }
     state.dues_past += 1;
     state.next_due_ms = settle.next_due_ms;
-    Some(OpenFire { due_ms: settle.due_ms, run: state.dues_past, attempts: 0, retry_ms: 0 })
+    Some(OpenFire {
+        due_ms: settle.due_ms,
+        run: state.dues_past,
+        attempts: 0,
+        retry_ms: 0,
+    })
 }
 
 /// Puts a fire back to wait for its retry. Beyond the bound the oldest open fire ends as failed.
@@ -288,7 +333,14 @@ fn reopen(state: &mut TaskState, fire: OpenFire, settle: &Settle, tally: &mut Ta
     state.open.insert(at, fire);
     if state.open.len() > OPEN_FIRES_MAX {
         let oldest = state.open.remove(0);
-        conclude(state, Outcome { attempts: oldest.attempts, ..outcome(&oldest, settle, Verdict::Failed) }, tally);
+        conclude(
+            state,
+            Outcome {
+                attempts: oldest.attempts,
+                ..outcome(&oldest, settle, Verdict::Failed)
+            },
+            tally,
+        );
     }
 }
 
@@ -321,11 +373,20 @@ fn conclude(state: &mut TaskState, outcome: Outcome, tally: &mut Tally) {
 
 /// Ends every open fire and the next due as cancelled.
 fn cancel_all(state: &mut TaskState, at_ms: u64, tally: &mut Tally) {
-    let open = std::mem::take(&mut state.open).into_iter().map(|open| (open.due_ms, open.attempts));
+    let open = std::mem::take(&mut state.open)
+        .into_iter()
+        .map(|open| (open.due_ms, open.attempts));
     let next = state.next_due_ms.take().map(|due_ms| (due_ms, 0));
     state.dues_past += u64::from(next.is_some());
     for (due_ms, attempts) in open.chain(next).collect::<Vec<_>>() {
-        let outcome = Outcome { due_ms, count: 1, attempts, verdict: Verdict::Cancelled, status: 0, at_ms };
+        let outcome = Outcome {
+            due_ms,
+            count: 1,
+            attempts,
+            verdict: Verdict::Cancelled,
+            status: 0,
+            at_ms,
+        };
         conclude(state, outcome, tally);
     }
 }
@@ -345,10 +406,17 @@ fn collect(key: TaskKey, touched: Touched, changes: &mut Changes) {
     }
     let before = touched.before.as_ref().map(wakes).unwrap_or_default();
     let after = touched.after.as_ref().map(wakes).unwrap_or_default();
-    let dropped = before.keys().filter(|at| !after.contains_key(at)).map(|at| (*at, key, None));
-    let put = after.iter().filter(|(at, wake)| before.get(at) != Some(wake)).map(|(at, wake)| (*at, key, Some(*wake)));
+    let dropped = before
+        .keys()
+        .filter(|at| !after.contains_key(at))
+        .map(|at| (*at, key, None));
+    let target = touched.after.as_ref().map_or(0, |state| state.target);
+    let new = after.iter().filter(|(at, wake)| before.get(at) != Some(wake));
+    let put = new.map(|(at, wake)| (*at, key, Some(DueEntry { wake: *wake, target })));
     changes.dues.extend(dropped.chain(put));
-    changes.states.push((key, touched.after.as_ref().map(record::encode_state)));
+    changes
+        .states
+        .push((key, touched.after.as_ref().map(record::encode_state)));
 }
 
 /// Continues the rolling digest over everything that is written.
@@ -358,10 +426,10 @@ fn digest(before: u32, changes: &Changes) -> u32 {
         hasher.update(&key.0);
         hasher.update(value.as_deref().unwrap_or_default());
     }
-    for (at, key, wake) in &changes.dues {
+    for (at, key, entry) in &changes.dues {
         hasher.update(&at.to_be_bytes());
         hasher.update(&key.0);
-        hasher.update(&[wake.map_or(0, |wake| wake as u8)]);
+        hasher.update(&[entry.map_or(0, |entry| entry.wake as u8)]);
     }
     hasher.finalize()
 }

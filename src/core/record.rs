@@ -45,6 +45,7 @@ struct SpecV1<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct StateV1 {
+    target: u32,
     revision: u32,
     life: Life,
     next_due_ms: Option<u64>,
@@ -91,6 +92,7 @@ pub fn decode_spec(bytes: &[u8]) -> Result<TaskSpec, RecordError> {
 /// Encodes a state.
 pub fn encode_state(state: &TaskState) -> Vec<u8> {
     let record = StateV1 {
+        target: state.target,
         revision: state.revision,
         life: state.life,
         next_due_ms: state.next_due_ms,
@@ -111,6 +113,7 @@ pub fn encode_state(state: &TaskState) -> Vec<u8> {
 pub fn decode_state(bytes: &[u8]) -> Result<TaskState, RecordError> {
     let record: StateV1 = decode("task state", STATE_V1, bytes)?;
     Ok(TaskState {
+        target: record.target,
         revision: record.revision,
         life: record.life,
         next_due_ms: record.next_due_ms,
@@ -139,7 +142,11 @@ pub fn decode<'a, T: Deserialize<'a>>(what: &'static str, version: u8, bytes: &'
     }
     let damaged = |reason: String| RecordError::Damaged { what, reason };
     let (record, left) = postcard::take_from_bytes(rest).map_err(|e| damaged(e.to_string()))?;
-    if left.is_empty() { Ok(record) } else { Err(damaged(format!("{} bytes left over", left.len()))) }
+    if left.is_empty() {
+        Ok(record)
+    } else {
+        Err(damaged(format!("{} bytes left over", left.len())))
+    }
 }
 
 #[cfg(test)]
@@ -152,7 +159,10 @@ mod tests {
     fn spec() -> TaskSpec {
         TaskSpec {
             id: TaskId::parse("order-1").expect("valid"),
-            schedule: Schedule::Cron { expression: "0 1 * * *".into(), timezone: "UTC".into() },
+            schedule: Schedule::Cron {
+                expression: "0 1 * * *".into(),
+                timezone: "UTC".into(),
+            },
             url: "http://a/".into(),
             body: b"{\"n\":1}".to_vec(),
             created_ms: 1_772_323_200_000,
@@ -161,7 +171,12 @@ mod tests {
 
     fn state() -> TaskState {
         TaskState {
-            open: vec![OpenFire { due_ms: 5, run: 1, attempts: 2, retry_ms: 9 }],
+            open: vec![OpenFire {
+                due_ms: 5,
+                run: 1,
+                attempts: 2,
+                retry_ms: 9,
+            }],
             outcomes: vec![Outcome {
                 due_ms: 1,
                 count: 1,
@@ -170,7 +185,7 @@ mod tests {
                 status: 500,
                 at_ms: 4,
             }],
-            ..TaskState::new(1_772_323_200_000)
+            ..TaskState::new(1_772_323_200_000, 300)
         }
     }
 
@@ -184,7 +199,7 @@ mod tests {
         );
         assert_eq!(
             hex(encode_state(&state())),
-            "0101000180b8c7b5ca33000000000000010501020901010103\
+            "01ac0201000180b8c7b5ca33000000000000010501020901010103\
              01f4030400"
         );
     }
@@ -201,7 +216,13 @@ mod tests {
         bytes.push(0);
         assert!(matches!(decode_state(&bytes), Err(RecordError::Damaged { .. })));
         bytes[0] = 9;
-        assert_eq!(decode_state(&bytes), Err(RecordError::Version { what: "task state", version: 9 }));
+        assert_eq!(
+            decode_state(&bytes),
+            Err(RecordError::Version {
+                what: "task state",
+                version: 9
+            })
+        );
         assert!(decode_spec(&[]).is_err());
     }
 

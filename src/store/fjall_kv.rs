@@ -27,7 +27,9 @@ pub struct FjallKv {
 
 impl std::fmt::Debug for FjallKv {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("FjallKv").field("path", &self.path).finish_non_exhaustive()
+        f.debug_struct("FjallKv")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
     }
 }
 
@@ -43,7 +45,11 @@ impl FjallKv {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
         let open = |table: Table| database.keyspace(table.name(), options).map_err(fail);
         let tables = [open(Table::Spec)?, open(Table::State)?, open(Table::Due)?];
-        Ok(Self { path: path.to_owned(), database, tables })
+        Ok(Self {
+            path: path.to_owned(),
+            database,
+            tables,
+        })
     }
 
     fn table(&self, table: Table) -> &Keyspace {
@@ -53,7 +59,10 @@ impl FjallKv {
 
 impl ReadKv for FjallKv {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, KvError> {
-        let value = self.table(table).get(key).map_err(|error| translate(&self.path, &error))?;
+        let value = self
+            .table(table)
+            .get(key)
+            .map_err(|error| translate(&self.path, &error))?;
         Ok(value.map(Into::into))
     }
 
@@ -76,7 +85,11 @@ impl Kv for FjallKv {
 
     fn persist(&self) -> Pin<Box<dyn Future<Output = Result<(), KvError>> + Send>> {
         let (database, path) = (self.database.clone(), self.path.clone());
-        let sync = move || database.persist(PersistMode::SyncAll).map_err(|error| translate(&path, &error));
+        let sync = move || {
+            database
+                .persist(PersistMode::SyncAll)
+                .map_err(|error| translate(&path, &error))
+        };
         let joined = tokio::task::spawn_blocking(sync);
         Box::pin(async move { joined.await.expect("the sync does not panic") })
     }
@@ -103,7 +116,9 @@ impl ReadKv for FjallView {
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, KvError> {
-        let rows = self.snapshot.range::<&[u8], _>(&self.tables[table as usize], bounds(from, to));
+        let rows = self
+            .snapshot
+            .range::<&[u8], _>(&self.tables[table as usize], bounds(from, to));
         collect(&self.path, rows, limit)
     }
 }

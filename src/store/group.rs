@@ -7,12 +7,12 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::core::machine::{Changes, GroupState, View};
+use crate::core::machine::{Changes, DueEntry, GroupState, View};
 use crate::core::record::{self, RecordError};
 use crate::core::task::{TaskSpec, TaskState};
 use crate::id::{GroupCount, GroupId, TaskKey};
 use crate::store::key::{self, Fact, Table};
-use crate::store::kv::{Kv, KvError, Write};
+use crate::store::kv::{Kv, KvError, Row, Write};
 
 const META_V1: u8 = 1;
 
@@ -49,6 +49,9 @@ pub struct GroupMeta {
     pub state: GroupState,
 }
 
+/// An entry of the due index.
+pub type Due = (u64, TaskKey, DueEntry);
+
 /// One group's rows in the store.
 #[derive(Debug)]
 pub struct GroupStore {
@@ -66,7 +69,12 @@ impl GroupStore {
         let meta = load_meta(kv.as_ref(), group)?;
         let low_water = kv.get(Table::Due, &key::fact(Fact::LowWater, group))?;
         let low_water = low_water.and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?)));
-        let store = Self { kv, groups, group, low_water_ms: Mutex::new(low_water.unwrap_or(0)) };
+        let store = Self {
+            kv,
+            groups,
+            group,
+            low_water_ms: Mutex::new(low_water.unwrap_or(0)),
+        };
         Ok((store, meta))
     }
 
@@ -90,15 +98,28 @@ impl GroupStore {
     pub fn commit(&self, meta: &GroupMeta, changes: &mut Changes) -> Result<(), StoreError> {
         let mut writes = Vec::with_capacity(4 + changes.specs.len() + changes.states.len() + changes.dues.len());
         let mut task_rows = |table: Table, rows: &mut Vec<(TaskKey, Option<Vec<u8>>)>| {
-            writes.extend(rows.drain(..).map(|(key, value)| Write { table, key: key::task(key).to_vec(), value }));
+            writes.extend(rows.drain(..).map(|(key, value)| Write {
+                table,
+                key: key::task(key).to_vec(),
+                value,
+            }));
         };
         task_rows(Table::Spec, &mut changes.specs);
         task_rows(Table::State, &mut changes.states);
         let mut low_water_ms = self.low_water_ms.lock();
-        let lowest = changes.dues.iter().filter(|(.., wake)| wake.is_some()).map(|(at, ..)| *at).min();
-        for (at, key, wake) in &changes.dues {
-            let value = wake.map(|wake| key::wake(wake).to_vec());
-            writes.push(Write { table: Table::Due, key: key::due(self.group, *at, *key).to_vec(), value });
+        let lowest = changes
+            .dues
+            .iter()
+            .filter(|(.., entry)| entry.is_some())
+            .map(|(at, ..)| *at)
+            .min();
+        for (at, key, entry) in &changes.dues {
+            let value = entry.map(|entry| key::due_entry(entry).to_vec());
+            writes.push(Write {
+                table: Table::Due,
+                key: key::due(self.group, *at, *key).to_vec(),
+                value,
+            });
         }
         let lowered = lowest.filter(|lowest| lowest < &*low_water_ms);
         writes.extend(lowered.map(|at_ms| self.low_water_write(at_ms)));
@@ -109,14 +130,19 @@ impl GroupStore {
     }
 
     /// Up to `limit` due-index entries from `from` on and before `to_ms`, in order.
-    pub fn dues(&self, from: (u64, TaskKey), to_ms: u64, limit: usize) -> Result<Vec<(u64, TaskKey)>, StoreError> {
+    pub fn dues(&self, from: (u64, TaskKey), to_ms: u64, limit: usize) -> Result<Vec<Due>, StoreError> {
         let first = key::due(self.group, from.0, from.1);
-        let rows = self.kv.scan(Table::Due, &first, &key::due_from(self.group, to_ms), limit)?;
-        let parse = |(bytes, _): (bytes::Bytes, bytes::Bytes)| {
-            let (_, at_ms, key) = key::parse_due(&bytes)?;
-            Some((at_ms, key))
+        let rows = self
+            .kv
+            .scan(Table::Due, &first, &key::due_from(self.group, to_ms), limit)?;
+        let parse = |(key, entry): Row| {
+            let (_, at_ms, key) = key::parse_due(&key)?;
+            Some((at_ms, key, key::parse_due_entry(&entry)?))
         };
-        let torn = || StoreError::Torn { group: self.group, what: "the due index holds a row of another layout".into() };
+        let torn = || StoreError::Torn {
+            group: self.group,
+            what: "the due index holds a row of another layout".into(),
+        };
         rows.into_iter().map(|row| parse(row).ok_or_else(torn)).collect()
     }
 
@@ -130,7 +156,7 @@ impl GroupStore {
     pub fn raise_low_water(&self, to_ms: u64) -> Result<u64, StoreError> {
         let mut low_water_ms = self.low_water_ms.lock();
         let first = self.dues((*low_water_ms, TaskKey([0; 16])), to_ms, 1)?;
-        let raised = first.first().map_or(to_ms, |(at_ms, _)| *at_ms);
+        let raised = first.first().map_or(to_ms, |(at_ms, ..)| *at_ms);
         if raised > *low_water_ms {
             self.kv.commit(vec![self.low_water_write(raised)])?;
             *low_water_ms = raised;
@@ -140,7 +166,11 @@ impl GroupStore {
 
     pub(super) fn meta_writes(&self, meta: &GroupMeta) -> [Write; 3] {
         let key = key::fact(Fact::Applied, self.group).to_vec();
-        let row = |table, value: Vec<u8>| Write { table, key: key.clone(), value: Some(value) };
+        let row = |table, value: Vec<u8>| Write {
+            table,
+            key: key.clone(),
+            value: Some(value),
+        };
         [
             row(Table::Spec, meta.applied.clone()),
             row(Table::State, record::versioned(META_V1, meta)),
@@ -157,11 +187,18 @@ impl GroupStore {
 
     fn low_water_write(&self, at_ms: u64) -> Write {
         let key = key::fact(Fact::LowWater, self.group).to_vec();
-        Write { table: Table::Due, key, value: Some(at_ms.to_be_bytes().to_vec()) }
+        Write {
+            table: Table::Due,
+            key,
+            value: Some(at_ms.to_be_bytes().to_vec()),
+        }
     }
 
     fn decoded<T>(&self, result: Result<T, RecordError>) -> Result<T, StoreError> {
-        result.map_err(|error| StoreError::Record { group: self.group, error })
+        result.map_err(|error| StoreError::Record {
+            group: self.group,
+            error,
+        })
     }
 }
 
@@ -170,7 +207,9 @@ impl View for GroupStore {
 
     fn state(&self, key: TaskKey) -> Result<Option<TaskState>, StoreError> {
         let bytes = self.kv.get(Table::State, &key::task(key))?;
-        bytes.map(|bytes| self.decoded(record::decode_state(&bytes))).transpose()
+        bytes
+            .map(|bytes| self.decoded(record::decode_state(&bytes)))
+            .transpose()
     }
 
     fn spec(&self, key: TaskKey) -> Result<Option<TaskSpec>, StoreError> {
@@ -199,8 +238,9 @@ fn load_meta(kv: &dyn Kv, group: GroupId) -> Result<GroupMeta, StoreError> {
     }
     let meta = match &rows[Table::State as usize] {
         None => GroupMeta::default(),
-        Some(bytes) => record::decode("group meta", META_V1, bytes)
-            .map_err(|error| StoreError::Record { group, error })?,
+        Some(bytes) => {
+            record::decode("group meta", META_V1, bytes).map_err(|error| StoreError::Record { group, error })?
+        }
     };
     let wanted = rows[Table::State as usize].is_some().then_some(&meta.applied[..]);
     for table in [Table::Spec, Table::Due] {

@@ -3,7 +3,7 @@
 //! All numbers are big-endian, so that byte order is number order. The layouts are stored: they never change, and golden
 //! tests hold them. Values are `core/record.rs`.
 
-use crate::core::machine::Wake;
+use crate::core::machine::{DueEntry, Wake};
 use crate::id::{GroupId, TaskKey};
 
 /// A table of the state. The ordinals and names are stored.
@@ -14,7 +14,7 @@ pub enum Table {
     Spec = 0,
     /// `shard u16 | key 16` -> state record.
     State = 1,
-    /// `group u16 | at_ms u64 | key 16` -> wake kind.
+    /// `group u16 | at_ms u64 | key 16` -> `wake u8 | target u32`.
     Due = 2,
 }
 
@@ -83,7 +83,7 @@ pub fn fact(fact: Fact, group: GroupId) -> [u8; 5] {
     bytes
 }
 
-/// Undoes [`due`]; `None` if these are not the bytes of a due-index entry.
+/// Undoes [`due`]; `None` if these are not the bytes of a due-index key.
 pub fn parse_due(bytes: &[u8]) -> Option<(GroupId, u64, TaskKey)> {
     let group = u16::from_be_bytes(bytes.get(..2)?.try_into().ok()?);
     let at_ms = u64::from_be_bytes(bytes.get(2..10)?.try_into().ok()?);
@@ -92,8 +92,22 @@ pub fn parse_due(bytes: &[u8]) -> Option<(GroupId, u64, TaskKey)> {
 }
 
 /// The stored value of a due-index entry.
-pub fn wake(wake: Wake) -> [u8; 1] {
-    [wake as u8]
+pub fn due_entry(entry: DueEntry) -> [u8; 5] {
+    let mut bytes = [entry.wake as u8; 5];
+    bytes[1..].copy_from_slice(&entry.target.to_be_bytes());
+    bytes
+}
+
+/// Undoes [`due_entry`].
+pub fn parse_due_entry(bytes: &[u8]) -> Option<DueEntry> {
+    let (kind, target) = bytes.split_first()?;
+    let wake = [Wake::Fire, Wake::Retry, Wake::Expire]
+        .into_iter()
+        .find(|wake| *wake as u8 == *kind)?;
+    Some(DueEntry {
+        wake,
+        target: u32::from_be_bytes(target.try_into().ok()?),
+    })
 }
 
 #[cfg(test)]
@@ -110,7 +124,15 @@ mod tests {
         assert_eq!(task(key)[2..], [0xab; 16]);
         assert_eq!(due(GroupId(258), 3, key)[..10], [1, 2, 0, 0, 0, 0, 0, 0, 0, 3]);
         assert_eq!(fact(Fact::LowWater, GroupId(7)), [0xff, 0xff, 2, 0, 7]);
-        assert_eq!((wake(Wake::Fire), wake(Wake::Retry), wake(Wake::Expire)), ([1], [2], [3]));
+        for (wake, ordinal) in [(Wake::Fire, 1), (Wake::Retry, 2), (Wake::Expire, 3)] {
+            let entry = DueEntry {
+                wake,
+                target: 0x0102_0304,
+            };
+            assert_eq!(due_entry(entry), [ordinal, 1, 2, 3, 4]);
+            assert_eq!(parse_due_entry(&due_entry(entry)), Some(entry));
+        }
+        assert_eq!(parse_due_entry(&[9, 0, 0, 0, 0]), None);
         const { assert!(SHARDS < RESERVED) };
     }
 

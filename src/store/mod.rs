@@ -8,6 +8,6 @@ pub mod key;
 pub mod kv;
 pub mod snapshot;
 
-pub use group::{GroupMeta, GroupStore, StoreError};
+pub use group::{Due, GroupMeta, GroupStore, StoreError};
 pub use kv::{Kv, KvError};
 pub use snapshot::Snapshot;

@@ -24,14 +24,22 @@ pub struct Snapshot {
 
 impl fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Snapshot").field("group", &self.group).field("meta", &self.meta).finish_non_exhaustive()
+        f.debug_struct("Snapshot")
+            .field("group", &self.group)
+            .field("meta", &self.meta)
+            .finish_non_exhaustive()
     }
 }
 
 impl Snapshot {
     /// Takes a view of the group's rows; `meta` is their position.
     pub fn take(store: &GroupStore, meta: GroupMeta) -> Self {
-        Self { view: store.kv().view(), groups: store.groups(), group: store.group(), meta }
+        Self {
+            view: store.kv().view(),
+            groups: store.groups(),
+            group: store.group(),
+            meta,
+        }
     }
 
     /// The next rows of `table` from `from` on; empty at the end.
@@ -45,7 +53,11 @@ impl GroupStore {
     /// Replaces the group's rows by the snapshot's. Should the node die half way, the next open says so.
     pub fn install(&self, snapshot: &Snapshot) -> Result<(), StoreError> {
         let installing = key::fact(Fact::Installing, self.group()).to_vec();
-        let mark = |value| Write { table: Table::State, key: installing.clone(), value };
+        let mark = |value| Write {
+            table: Table::State,
+            key: installing.clone(),
+            value,
+        };
         self.kv().commit(vec![mark(Some(Vec::new()))])?;
         self.reset_low_water()?;
         for table in Table::ALL {
@@ -55,7 +67,11 @@ impl GroupStore {
                 let rows = snapshot.chunk(table, &from)?;
                 let Some((last, _)) = rows.last() else { break };
                 from = [last, &[0][..]].concat();
-                let put = |(key, value): Row| Write { table, key: key.to_vec(), value: Some(value.to_vec()) };
+                let put = |(key, value): Row| Write {
+                    table,
+                    key: key.to_vec(),
+                    value: Some(value.to_vec()),
+                };
                 self.kv().commit(rows.into_iter().map(put).collect())?;
             }
         }
@@ -71,7 +87,11 @@ impl GroupStore {
             let rows = self.kv().scan(table, &from, &end, CHUNK_ROWS)?;
             let Some((last, _)) = rows.last() else { return Ok(()) };
             from = [last, &[0][..]].concat();
-            let remove = |(key, _): Row| Write { table, key: key.to_vec(), value: None };
+            let remove = |(key, _): Row| Write {
+                table,
+                key: key.to_vec(),
+                value: None,
+            };
             self.kv().commit(rows.into_iter().map(remove).collect())?;
         }
     }

@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::core::command::Op;
-use crate::core::machine::Batch;
+use crate::core::machine::{Batch, Wake};
 use crate::core::task::Schedule;
 use crate::id::TaskId;
 use crate::store::Snapshot;
@@ -14,7 +14,9 @@ struct Fixture {
 
 impl Fixture {
     fn new() -> Self {
-        Self { directory: tempfile::tempdir().expect("a temporary directory") }
+        Self {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+        }
     }
 
     fn open(&self) -> (GroupStore, GroupMeta) {
@@ -36,7 +38,16 @@ fn create(store: &GroupStore, meta: &mut GroupMeta, id: &str, due_ms: u64) {
         body: b"{}".to_vec(),
         created_ms: 1,
     });
-    run(store, meta, &Op::Create { key: key_of(id), spec: &spec, due_ms });
+    run(
+        store,
+        meta,
+        &Op::Create {
+            key: key_of(id),
+            spec: &spec,
+            due_ms,
+            target: 9,
+        },
+    );
 }
 
 fn run(store: &GroupStore, meta: &mut GroupMeta, op: &Op<'_>) {
@@ -56,9 +67,22 @@ fn what_was_committed_is_there_after_a_reopen() {
     drop(store);
     let (store, reopened) = fixture.open();
     assert_eq!(reopened, meta);
-    assert_eq!(store.state(key_of("a")).expect("readable").expect("there").next_due_ms, Some(50));
-    assert_eq!(store.spec(key_of("a")).expect("readable").expect("there").url, "http://x/");
-    assert_eq!(store.dues((0, TaskKey([0; 16])), 100, 10).expect("readable"), [(50, key_of("a"))]);
+    assert_eq!(
+        store.state(key_of("a")).expect("readable").expect("there").next_due_ms,
+        Some(50)
+    );
+    assert_eq!(
+        store.spec(key_of("a")).expect("readable").expect("there").url,
+        "http://x/"
+    );
+    let entry = DueEntry {
+        wake: Wake::Fire,
+        target: 9,
+    };
+    assert_eq!(
+        store.dues((0, TaskKey([0; 16])), 100, 10).expect("readable"),
+        [(50, key_of("a"), entry)]
+    );
 }
 
 #[test]
@@ -68,7 +92,15 @@ fn the_low_water_mark_never_passes_an_entry() {
     create(&store, &mut meta, "a", 50);
     assert_eq!(store.raise_low_water(40).expect("works"), 40);
     assert_eq!(store.raise_low_water(90).expect("works"), 50, "stops at the entry");
-    run(&store, &mut meta, &Op::Delete { key: key_of("a"), at_ms: 45, expire_ms: 200 });
+    run(
+        &store,
+        &mut meta,
+        &Op::Delete {
+            key: key_of("a"),
+            at_ms: 45,
+            expire_ms: 200,
+        },
+    );
     assert_eq!(store.raise_low_water(90).expect("works"), 90);
     create(&store, &mut meta, "b", 60);
     assert_eq!(store.low_water_ms(), 60, "an entry below the mark lowers it");
@@ -84,14 +116,28 @@ fn a_snapshot_installs_exactly_the_rows_of_its_moment() {
         create(&store, &mut meta, &format!("t{n}"), 10 + n);
     }
     let snapshot = Snapshot::take(&store, meta.clone());
-    run(&store, &mut meta, &Op::Delete { key: key_of("t0"), at_ms: 1, expire_ms: 9 });
+    run(
+        &store,
+        &mut meta,
+        &Op::Delete {
+            key: key_of("t0"),
+            at_ms: 1,
+            expire_ms: 9,
+        },
+    );
     let (other, mut other_meta) = target.open();
     create(&other, &mut other_meta, "gone", 5);
     other.install(&snapshot).expect("installs");
     drop(other);
     let (other, installed) = target.open();
     assert_eq!(installed, snapshot.meta);
-    assert_eq!(other.dues((0, TaskKey([0; 16])), u64::MAX, 9_999).expect("readable").len(), 3_000);
+    assert_eq!(
+        other
+            .dues((0, TaskKey([0; 16])), u64::MAX, 9_999)
+            .expect("readable")
+            .len(),
+        3_000
+    );
     assert!(other.spec(key_of("t0")).expect("readable").is_some());
     assert!(other.state(key_of("gone")).expect("readable").is_none());
 }
@@ -102,7 +148,14 @@ fn tables_at_different_positions_are_refused() {
     let (store, mut meta) = fixture.open();
     create(&store, &mut meta, "a", 50);
     let key = key::fact(Fact::Applied, GroupId(0)).to_vec();
-    store.kv().commit(vec![Write { table: Table::Due, key, value: Some(vec![9]) }]).expect("writable");
+    store
+        .kv()
+        .commit(vec![Write {
+            table: Table::Due,
+            key,
+            value: Some(vec![9]),
+        }])
+        .expect("writable");
     let reopened = GroupStore::open(store.kv().clone(), store.groups(), GroupId(0));
     assert!(matches!(reopened, Err(StoreError::Torn { .. })), "{reopened:?}");
 }
