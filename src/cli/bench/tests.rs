@@ -251,7 +251,7 @@ fn broken_promises_are_counted_one_by_one() {
         (callbacks.refused_called, callbacks.unknown_called, callbacks.strange),
         (1, 0, 1)
     );
-    assert_eq!(figures.failures(), ["2 callbacks missing", "1 callbacks early"]);
+    assert_eq!(figures.failures(), ["callbacks missing: 2", "callbacks early: 1"]);
 }
 
 #[test]
