@@ -63,11 +63,13 @@ fn the_repository_is_tidy() {
     for path in &paths {
         let bytes = fs::read(Path::new(ROOT).join(path)).expect("a file of the repository can be read");
         let text = String::from_utf8_lossy(&bytes);
-        wrong.extend(if path.ends_with(".rs") {
-            check_rust(path, &text)
-        } else {
-            check_text(path, &text)
-        });
+        wrong.extend(
+            if Path::new(path).extension().is_some_and(|extension| extension == "rs") {
+                check_rust(path, &text)
+            } else {
+                check_text(path, &text)
+            },
+        );
     }
     assert!(wrong.is_empty(), "\n{}\n", wrong.join("\n"));
 }

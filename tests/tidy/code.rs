@@ -175,7 +175,7 @@ fn use_tree(tokens: &[(usize, Token)], at: usize, prefix: &[String], found: &mut
             Token::Other('}') => return at + 1,
             Token::Word(word) if word == "as" => at += 2,
             Token::Word(_) | Token::Separator | Token::Other('{') => {
-                at = use_tree(tokens, at, &path, found).max(at + 1)
+                at = use_tree(tokens, at, &path, found).max(at + 1);
             }
             Token::Other(_) => at += 1,
         }
