@@ -283,7 +283,7 @@ async fn follow_leadership(
     loop {
         let (leads, term) = {
             let now = metrics.borrow_watched();
-            (now.state.is_leader(), now.current_term)
+            (now.state.is_leader(), now.vote.leader_id.term)
         };
         if !leads {
             claims.send_if_modified(|claim| claim.take().is_some());

@@ -9,6 +9,9 @@ pub mod network;
 pub mod proposer;
 pub mod types;
 
+#[cfg(test)]
+mod suite;
+
 pub use groups::{Group, Groups, Leadership, ReadError, StartError};
 pub use machine::AppliedHook;
 pub use proposer::{ProposeError, Proposer};

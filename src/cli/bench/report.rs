@@ -303,7 +303,7 @@ mod tests {
             "2 (the first: connection reset)",
             "1,007",
             "5 (by up to 3.00 ms)",
-            "FAIL: 1007 callbacks missing, 5 callbacks early",
+            "FAIL: callbacks missing: 1007, callbacks early: 5",
             "500 (1,000 due in one second)",
         ] {
             assert!(text.contains(part), "{part} in\n{text}");

@@ -43,6 +43,10 @@ struct FakeNode {
 
 impl FakeNode {
     fn start(plan: &'static [Treat]) -> Self {
+        Self::serving(plan, true)
+    }
+
+    fn serving(plan: &'static [Treat], keep_alive: bool) -> Self {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .build()
@@ -55,7 +59,7 @@ impl FakeNode {
         std::thread::spawn(move || {
             runtime.block_on(async {
                 tokio::select! {
-                    () = accept(listener, plan, seen) => {}
+                    () = accept(listener, plan, keep_alive, seen) => {}
                     _ = stopped => {}
                 }
             });
@@ -68,17 +72,20 @@ impl FakeNode {
     }
 }
 
-async fn accept(listener: TcpListener, plan: &'static [Treat], seen: Arc<Mutex<Vec<serde_json::Value>>>) {
+async fn accept(
+    listener: TcpListener,
+    plan: &'static [Treat],
+    keep_alive: bool,
+    seen: Arc<Mutex<Vec<serde_json::Value>>>,
+) {
     while let Ok((stream, _)) = listener.accept().await {
         let seen = Arc::clone(&seen);
         tokio::spawn(async move {
             let service = service_fn(|request| answer(request, plan, &seen));
-            let io = TokioIo::new(stream);
-            drop(
-                hyper::server::conn::http1::Builder::new()
-                    .serve_connection(io, service)
-                    .await,
-            );
+            let connection = hyper::server::conn::http1::Builder::new()
+                .keep_alive(keep_alive)
+                .serve_connection(TokioIo::new(stream), service);
+            drop(connection.await);
         });
     }
 }
@@ -251,7 +258,15 @@ fn broken_promises_are_counted_one_by_one() {
         (callbacks.refused_called, callbacks.unknown_called, callbacks.strange),
         (1, 0, 1)
     );
-    assert_eq!(figures.failures(), ["2 callbacks missing", "1 callbacks early"]);
+    assert_eq!(figures.failures(), ["callbacks missing: 2", "callbacks early: 1"]);
+}
+
+#[test]
+fn a_node_that_closes_after_each_answer_loses_no_create() {
+    let node = FakeNode::serving(&[], false);
+    let figures = figures_of(&settings(&[&node], "-n 50 -c 4 --pending --no-probes")).expect("a report");
+    assert_eq!((figures.creates.acked, figures.creates.unknown), (50, 0));
+    assert_eq!(node.creates.lock().len(), 50);
 }
 
 #[test]
@@ -262,7 +277,7 @@ fn pending_tasks_are_spread_over_nodes_and_not_waited_for() {
     assert_eq!((figures.creates.acked, figures.callbacks.is_none()), (50, true));
     assert_eq!(figures.failures(), Vec::<String>::new());
     let taken: Vec<_> = nodes.iter().map(|node| node.creates.lock().len()).collect();
-    assert!(taken[0] > 0 && taken[0] + taken[1] == 50, "{taken:?}");
+    assert!(taken[0] > 0 && taken[1] > 0 && taken[0] + taken[1] == 50, "{taken:?}");
     let in_a_day = wall_us() / 1_000_000 + 86_000;
     let creates = nodes[1].creates.lock();
     let due = |create: &serde_json::Value| create["format"].as_str().and_then(|due| due.parse::<u64>().ok());
