@@ -8,4 +8,5 @@ pub mod failure;
 pub mod id;
 pub mod identity;
 pub mod limits;
+pub mod metrics;
 pub mod store;
