@@ -10,3 +10,6 @@ pub mod identity;
 pub mod limits;
 pub mod metrics;
 pub mod store;
+pub mod fire;
+pub mod raft;
+pub mod wal;
