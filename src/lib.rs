@@ -4,3 +4,4 @@ pub mod core;
 pub mod entropy;
 pub mod id;
 pub mod limits;
+pub mod wal;
