@@ -42,6 +42,7 @@ struct Builder;
 impl StoreBuilder<TypeConfig, GroupLog, GroupMachine, Guard> for Builder {
     async fn build(&self) -> Result<(Guard, GroupLog, GroupMachine), StorageError<TypeConfig>> {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir(directory.path().join("log")).expect("a fresh directory");
         let files = wal::DirFiles::open(&directory.path().join("log")).expect("a fresh directory");
         let options = wal::Options { segment_bytes: 1 << 20, ..wal::Options::default() };
         let clock = Arc::new(SystemClock::default());
