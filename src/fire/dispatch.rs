@@ -12,22 +12,20 @@ use crate::clock::Clock;
 use crate::core::command::{AttemptResult, Op, Settle};
 use crate::core::due::{DueAttempt, due_attempts};
 use crate::core::machine::{DueEntry, View, Wake};
-use crate::core::retry::{Answer, Decision, RetryPolicy};
+use crate::core::retry::{Answer, Decision, NoAnswer, RetryPolicy};
 use crate::core::task::{TaskSpec, TaskState};
 use crate::entropy::Entropy;
 use crate::failure::Failure;
 use crate::fire::deliver::{Attempt, Deliver};
 use crate::fire::queues::{QueueLimits, Queues};
+use crate::fire::target::Target;
 use crate::fire::windows::Windows;
 use crate::id::{FireId, GroupId, TaskKey};
-use crate::metrics::Metrics;
+use crate::metrics::{AnswerClass, Metrics};
 use crate::raft::{Group, Groups, ProposeError};
 
 /// How long a task is left alone after its outcome could not be reported or its schedule not be read, in milliseconds.
 const SECOND_LOOK_MS: u64 = 500;
-
-/// Hash of a callback's host and port.
-pub type Target = u32;
 
 /// A task whose time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +90,7 @@ impl Dispatcher {
     /// Fires waiting for their turn, and fires in flight.
     pub fn load(&self) -> (usize, usize) {
         let queues = self.0.queues.lock();
-        (queues.len(), queues.in_flight())
+        (queues.waiting(), queues.in_flight())
     }
 
     fn start_allowed(&self) {
@@ -108,7 +106,7 @@ impl Dispatcher {
     async fn fire(self, target: Target, fire: Queued) {
         let group = self.0.parts.groups.get(fire.group);
         let settles = self.attempts(group, fire).await;
-        self.0.queues.lock().finish(&target);
+        self.0.queues.lock().finish(target);
         self.start_allowed();
         let is_settled = match settles {
             Ok(settles) => self.report(group, settles).await,
@@ -151,7 +149,7 @@ impl Dispatcher {
                 now_ms,
             });
             let answer = answer.await;
-            parts.metrics.observe_answer(&answer);
+            parts.metrics.inc_attempt_answer(class(&answer));
             settles.push(self.settle(fire, &state, attempt, &answer));
         }
         Ok(settles)
@@ -223,3 +221,13 @@ impl Dispatcher {
 
 /// The task could not be dealt with now.
 struct SecondLook;
+
+fn class(answer: &Answer) -> AnswerClass {
+    match answer {
+        Answer::Status { code, .. } => AnswerClass::of_status(*code),
+        Answer::None { kind: NoAnswer::Connect } => AnswerClass::Connect,
+        Answer::None { kind: NoAnswer::Timeout } => AnswerClass::Timeout,
+        Answer::None { kind: NoAnswer::Reset } => AnswerClass::Reset,
+        Answer::None { kind: NoAnswer::BadUrl | NoAnswer::Other } => AnswerClass::Other,
+    }
+}

@@ -50,7 +50,7 @@ impl GroupLog {
         let (done, synced) = oneshot::channel();
         submit(&self.wal, Box::new(move |result| drop(done.send(result))));
         // The writer answers every job, also when it fails; a dropped answer means that its thread is gone.
-        let result = synced.await.unwrap_or(Err(WalError::Closed));
+        let result = synced.await.unwrap_or(Err(WalError::Stopped));
         result.map_err(io::Error::other)
     }
 }
