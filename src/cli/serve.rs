@@ -84,15 +84,19 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}; choose another address with --listen"))?;
-    print(&greeting(listener.local_addr()?))?;
-    start_node(config, listener, shutdown).await?;
+    let greeting = greeting(listener.local_addr()?);
+    let ready = || {
+        // The node runs on, whoever reads its output or does not.
+        let _ = print(&greeting);
+    };
+    start_node(config, listener, ready, shutdown).await?;
     info!("stopped");
     Ok(())
 }
 
-/// Stands where `node::run` goes.
+/// Stands where `node::run(config, World::open, listener, ready, shutdown)` goes.
 #[expect(clippy::unused_async, reason = "node::run is async")]
-async fn start_node(_: Config, _: TcpListener, _: impl Future<Output = ()>) -> anyhow::Result<()> {
+async fn start_node(_: Config, _: TcpListener, _: impl FnOnce(), _: impl Future<Output = ()>) -> anyhow::Result<()> {
     anyhow::bail!("this build has no node in it")
 }
 

@@ -166,7 +166,10 @@ fn use_tree(tokens: &[(usize, Token)], at: usize, prefix: &[String], found: &mut
     let absolute = usize::from(tokens.get(at).is_some_and(|(_, token)| *token == Token::Separator));
     let mut at = plain_path(tokens, at + absolute, &mut path);
     if tokens.get(at).is_none_or(|(_, token)| *token != Token::Other('{')) {
-        found.push((line, path));
+        // `impl Trait + use<'a>` names no path.
+        if !path.is_empty() {
+            found.push((line, path));
+        }
         return at;
     }
     at += 1;
