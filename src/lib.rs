@@ -5,6 +5,7 @@
 //! state, `fire` delivers. `node` puts them together, `cli` is the program.
 //!
 //! Layer rule: `core` imports only `id` and `limits`; everything else follows doc/architecture.md and `tests/tidy.rs`.
+pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
@@ -16,6 +17,9 @@ pub mod id;
 pub mod identity;
 pub mod limits;
 pub mod metrics;
+pub mod node;
 pub mod raft;
+pub mod readiness;
+pub mod router;
 pub mod store;
 pub mod wal;

@@ -176,7 +176,7 @@ impl Node {
                 in_flight_per_target_max: config.fire.in_flight_per_target_max as usize,
             },
             deliver: world.deliver,
-            retry: config.retry,
+            retry: config.retry.into(),
             retention_ms: config.retention_secs * 1_000,
             clock: world.clock.clone(),
             entropy: world.entropy.clone(),
@@ -251,12 +251,11 @@ fn open_log(world: &World, metrics: &Arc<Metrics>, failure: &Failure) -> Result<
     let options = wal::Options { new_log_id: world.entropy.next_u64(), ..wal::Options::default() };
     let observe = Arc::new(LogMetrics(metrics.clone()));
     let (wal, writer) = wal::open(world.log_files.clone(), options, world.clock.clone(), observe)?;
-    let (watched, failure) = (wal.clone(), failure.clone());
+    let failure = failure.clone();
     let run = move || {
-        // The writer must not keep its own log open: it ends when the last other handle is gone, or by a fault.
-        let fault = || watched.failure().map_or("the log's writer has ended".to_owned(), |error| error.to_string());
-        writer.run();
-        failure.report(fault());
+        if let Some(error) = writer.run() {
+            failure.report(error.to_string());
+        }
     };
     std::thread::Builder::new().name("xcron-log".into()).spawn(run).map_err(NodeError::Thread)?;
     Ok(wal)
@@ -282,3 +281,6 @@ impl api::ApiObserve for ApiMetrics {
         if open { self.0.inc_api_connections() } else { self.0.dec_api_connections() }
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -47,7 +47,7 @@ impl StoreBuilder<TypeConfig, GroupLog, GroupMachine, Guard> for Builder {
         let options = wal::Options { segment_bytes: 1 << 20, ..wal::Options::default() };
         let clock = Arc::new(SystemClock::default());
         let (wal, writer) = wal::open(Arc::new(files), options, clock, Arc::new(NoObserver)).expect("an empty log");
-        let writer = std::thread::spawn(move || writer.run());
+        let writer = std::thread::spawn(move || drop(writer.run()));
         let kv = Arc::new(FjallKv::open(&directory.path().join("state"), 8 << 20).expect("an empty store"));
         let count = GroupCount::new(32).expect("a divisor");
         let (store, meta) = GroupStore::open(kv, count, GroupId(3)).expect("undamaged");

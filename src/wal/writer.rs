@@ -181,8 +181,8 @@ impl Writer {
     }
 
     /// Writes until every handle is gone (all that was submitted is then written and synced) or the log has failed (all
-    /// jobs, waiting and later, are then answered with the error). Blocks.
-    pub fn run(mut self) {
+    /// jobs, waiting and later, are then answered with the error). Returns the failure, if there was one. Blocks.
+    pub fn run(mut self) -> Option<WalError> {
         loop {
             let at_once = self.stream.wants_segment().then_some(Duration::ZERO);
             let wait = at_once.or_else(|| self.stream.due_in());
@@ -195,6 +195,7 @@ impl Writer {
         {
             self.shared.fail(error);
         }
+        self.shared.failure()
     }
 
     /// One batch: collects what waits (for at most `wait` until something does; `None` = as long as it takes), writes,
