@@ -142,7 +142,9 @@ fn a_layer_that_looks_down_passes() {
         "src/core/task.rs",
         "#[cfg(test)]\nmod tests {\n    use crate::store::Kv;\n}\nuse crate::id::TaskId;",
     );
-    passes("src/core/task/tests.rs", "use crate::store::Kv;");
+    for tests in ["src/core/task/tests.rs", "src/core/task_tests.rs", "src/core/suite.rs"] {
+        passes(tests, "use crate::store::Kv;");
+    }
     passes(
         "src/core/task.rs",
         "fn f<'a>(x: &'a X) -> impl Iterator + use<'a> { x.iter() }",
