@@ -35,6 +35,8 @@ pub const OPEN_FIRES_MAX: usize = 8;
 pub const OUTCOMES_KEPT: usize = 8;
 /// Most of a target's answer that is read, in bytes; the rest is dropped with the connection.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Largest configuration file, in bytes.
+pub const CONFIG_BYTES_MAX: usize = 1 << 20;
 
 const _: () = assert!(BODY_BYTES_MAX + URL_BYTES_MAX + CRON_BYTES_MAX + 1_024 < ENTRY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX < REQUEST_BYTES_MAX);

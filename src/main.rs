@@ -1,2 +1,15 @@
-//! The `xcron` program.
-fn main() {}
+//! The `xcron` program: hands its arguments to `cli` and turns what comes back into an exit code.
+
+use std::process::ExitCode;
+
+use xcron::cli;
+
+fn main() -> ExitCode {
+    match cli::run(std::env::args_os()) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("xcron: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}

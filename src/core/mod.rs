@@ -1,6 +1,11 @@
 //! What xcron is about, without any I/O: tasks, schedules, and the replicated state machine.
 //!
 //! Nothing in here awaits, reads a clock, draws a random number, or touches a disk or a socket; `tests/tidy.rs` holds that.
+pub mod command;
+pub mod due;
+pub mod instant;
+pub mod machine;
+pub mod record;
 pub mod retry;
 pub mod schedule;
 pub mod task;

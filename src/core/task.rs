@@ -1,6 +1,6 @@
 //! What a task is: its immutable spec, and the state that its fires move.
 //!
-//! These are the domain's types. Their stored bytes are `store/record.rs`; how commands change them is `core/machine.rs`.
+//! These are the domain's types. Their stored bytes are `core/record.rs`; how commands change them is `core/machine.rs`.
 
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +102,8 @@ pub struct OpenFire {
 /// The changing part of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskState {
+    /// Hash of the callback's host and port: what the firing shares its limits by.
+    pub target: u32,
     /// Raised by each update; part of every fire's identity.
     pub revision: u32,
     /// Where the task is in its life.
@@ -130,8 +132,9 @@ pub struct TaskState {
 
 impl TaskState {
     /// The state of a new task.
-    pub fn new(next_due_ms: u64) -> Self {
+    pub fn new(next_due_ms: u64, target: u32) -> Self {
         Self {
+            target,
             revision: 1,
             life: Life::Pending,
             next_due_ms: Some(next_due_ms),

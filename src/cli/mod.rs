@@ -1,0 +1,105 @@
+//! The command line: one file a command. Each parses its flags and calls into the library; none decides anything.
+//!
+//! Exit codes: 0 done, 1 failed, 2 wrong flags or settings. Called by `main.rs`.
+
+mod bench;
+mod config;
+mod logging;
+mod serve;
+
+use std::ffi::OsString;
+use std::io::{self, Write};
+use std::process::ExitCode;
+use std::sync::Arc;
+
+use clap::{Parser, Subcommand};
+
+use crate::clock::SystemClock;
+
+/// Exit code for flags and settings that cannot be used, the same as clap's own.
+const EXIT_USAGE: u8 = 2;
+
+/// A timer service: post a task to any node, and its body is posted to its URL at the due time.
+#[derive(Debug, Parser)]
+#[command(name = "xcron", version, after_help = EXAMPLES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node (what `xcron` alone does)
+    #[command(after_help = serve::EXAMPLES)]
+    Serve(serve::Args),
+    /// Measure nodes from outside: create tasks, wait for their callbacks, report rates and lateness
+    Bench(bench::Args),
+    /// Show or check settings
+    Config(config::Args),
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  xcron                                     run a node: API on 127.0.0.1:8000, data in ./xcron-data
+  xcron serve --listen 127.0.0.1:9000       the same on another port
+  xcron serve --config xcron.toml           the same with settings from a file
+  xcron config show                         every setting, its value, and where it came from
+  xcron bench --tasks 1000                  how fast and how punctual is the node on this machine";
+
+/// Runs the command that `arguments` (the program's name first) ask for.
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
+    let command = match Cli::try_parse_from(arguments).and_then(or_serve) {
+        Ok(command) => command,
+        Err(error) => return usage(&error),
+    };
+    match command {
+        Command::Serve(args) => serve::run(args),
+        Command::Bench(args) => bench::run(args, Arc::new(SystemClock::default())),
+        Command::Config(args) => config::run(args),
+    }
+}
+
+/// No command means `serve`. It is parsed, not built, so that variables count there too.
+fn or_serve(cli: Cli) -> Result<Command, clap::Error> {
+    match cli.command {
+        Some(command) => Ok(command),
+        None => Ok(Command::Serve(serve::Args::parse_from_environment()?)),
+    }
+}
+
+/// Prints help (exit code 0) or what is wrong with the arguments (exit code 2).
+fn usage(error: &clap::Error) -> anyhow::Result<ExitCode> {
+    unless_closed(error.print())?;
+    Ok(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE)))
+}
+
+/// Prints to stdout; a reader that has seen enough (`xcron config show | head -1`) is no failure.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    unless_closed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+fn unless_closed(result: io::Result<()>) -> io::Result<()> {
+    match result {
+        Err(error) if error.kind() == io::ErrorKind::BrokenPipe => Ok(()),
+        other => other,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn no_command_means_serve() {
+        let cli = Cli::try_parse_from(["xcron"]).expect("no argument is needed");
+        assert!(matches!(or_serve(cli), Ok(Command::Serve(_))));
+    }
+}

@@ -1,0 +1,127 @@
+//! `xcron serve`: runs a node until it is told to stop. Owns what belongs to the process: its settings, the log, the
+//! runtime, the listening socket and the signals. The node itself is put together in `node.rs`.
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Context;
+use clap::Parser;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::oneshot;
+use tracing::{info, warn};
+
+use super::config::refuse;
+use super::{logging, print};
+use crate::config::{Config, Flags};
+use crate::node::{self, World};
+
+/// Time that work on blocking threads has to end once the node has stopped.
+const STOP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Exit code after a second signal: 128 + SIGINT, as shells count.
+const EXIT_INTERRUPTED: i32 = 130;
+
+pub(super) const EXAMPLES: &str = "\
+Every setting can be given as a flag, as a variable, or in the file; flags win over variables, variables over the file.
+
+Examples:
+  xcron serve
+  xcron serve --listen 127.0.0.1:9000 --data /var/lib/xcron
+  XCRON_LOG_FORMAT=json xcron serve --config xcron.toml
+
+xcron.toml:
+  listen = \"127.0.0.1:9000\"
+  [fire]
+  timeout_ms = 5000";
+
+/// Arguments of `xcron serve`.
+#[derive(Debug, clap::Args)]
+pub(super) struct Args {
+    #[command(flatten)]
+    flags: Flags,
+    /// Give up a damaged data directory: set it aside and come back as a new node with nothing
+    #[arg(long)]
+    rejoin: bool,
+}
+
+impl Args {
+    /// The arguments of `xcron serve` with no flags: variables still count.
+    pub(super) fn parse_from_environment() -> Result<Self, clap::Error> {
+        #[derive(Parser)]
+        struct Alone {
+            #[command(flatten)]
+            args: Args,
+        }
+        Ok(Alone::try_parse_from(["xcron"])?.args)
+    }
+}
+
+/// Runs a node to its end.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let mut config = match args.flags.load() {
+        Ok(loaded) => loaded.config,
+        Err(error) => return Ok(refuse(&error)),
+    };
+    config.rejoin = args.rejoin;
+    logging::start(&config.log)?;
+    let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+    for variable in Flags::unknown_variables(names) {
+        warn!(variable, "no setting has this variable: it is ignored");
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start threads")?;
+    let result = runtime.block_on(serve(config));
+    runtime.shutdown_timeout(STOP_TIMEOUT);
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+async fn serve(config: Config) -> anyhow::Result<()> {
+    let shutdown = stop_signal().context("cannot receive signals")?;
+    let address = config.listen;
+    let listener = TcpListener::bind(address)
+        .await
+        .with_context(|| format!("cannot listen on {address}; choose another address with --listen"))?;
+    let greeting = greeting(listener.local_addr()?);
+    let ready = || {
+        // The node runs on, whoever reads its output or does not.
+        let _ = print(&greeting);
+    };
+    let world = World::open(&config)?;
+    node::run(config, world, listener, ready, shutdown).await?;
+    info!("stopped");
+    Ok(())
+}
+
+fn greeting(address: SocketAddr) -> String {
+    format!("xcron listens on http://{address}  (try: curl http://{address}/healthz)\n")
+}
+
+/// Resolves at the first SIGTERM or SIGINT, the wish to stop in order. The second ends the process at once: the log on
+/// disk is made for that, and whoever signals twice is in a hurry.
+fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let (stop, stopped) = oneshot::channel();
+    tokio::spawn(async move {
+        let name = either(&mut terminate, &mut interrupt).await;
+        info!(signal = name, "stopping; signal again to stop at once");
+        // Nobody listens any more when the node has ended by itself.
+        let _ = stop.send(());
+        let name = either(&mut terminate, &mut interrupt).await;
+        warn!(signal = name, "stopped at once");
+        std::process::exit(EXIT_INTERRUPTED);
+    });
+    // A sender that was dropped means that the runtime ends: a reason to stop as well.
+    Ok(async move { stopped.await.unwrap_or(()) })
+}
+
+async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
+    tokio::select! {
+        _ = terminate.recv() => "SIGTERM",
+        _ = interrupt.recv() => "SIGINT",
+    }
+}

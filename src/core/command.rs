@@ -1,0 +1,205 @@
+//! The commands that change replicated state, and their bytes in the log.
+//!
+//! A command carries everything that apply may not find out by itself: times, next dues, ids. The bytes are stored in
+//! logs and sent between nodes: ordinals of [`Op`], [`Result`](AttemptResult) and [`Reply`] are append-only.
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::record::{self, RecordError, raw_bytes};
+use crate::id::{NodeId, TaskKey};
+
+const COMMAND_V1: u8 = 1;
+
+/// One operation on the state of a group. A log entry carries a batch of them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Op<'a> {
+    /// First operation of every new leader: raises the generation.
+    Lead {
+        /// The new leader.
+        node: NodeId,
+    },
+    /// Stores a task.
+    Create {
+        /// Key of the task.
+        key: TaskKey,
+        /// The encoded spec (`record::encode_spec`).
+        #[serde(borrow, serialize_with = "raw_bytes")]
+        spec: &'a [u8],
+        /// First due instant.
+        due_ms: u64,
+        /// Hash of the callback's host and port: what the firing shares its limits by.
+        target: u32,
+    },
+    /// Ends a task for ever.
+    Delete {
+        /// Key of the task.
+        key: TaskKey,
+        /// When the node accepted the request.
+        at_ms: u64,
+        /// Until when the id stays taken.
+        expire_ms: u64,
+    },
+    /// Reports one attempt of a fire.
+    Settle(Settle),
+    /// Drops the record of a finished or deleted task whose retention has passed.
+    Expire {
+        /// Key of the task.
+        key: TaskKey,
+        /// The leader's wall clock.
+        at_ms: u64,
+    },
+}
+
+/// What one attempt of a fire came to, and what the leader decided from it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settle {
+    /// Key of the task.
+    pub key: TaskKey,
+    /// Generation of the leader that made the attempt.
+    pub generation: u64,
+    /// Revision of the task that was fired.
+    pub revision: u32,
+    /// The due instant that was fired.
+    pub due_ms: u64,
+    /// The task's next due when the fire was started; differs from `due_ms` where earlier dues were missed.
+    pub expected_ms: u64,
+    /// How many missed dues from `expected_ms` on are skipped by this fire.
+    pub skipped: u64,
+    /// Number of the attempt, from 1.
+    pub attempt: u16,
+    /// What the leader made of the answer.
+    pub result: AttemptResult,
+    /// HTTP status; 0 when there was no answer.
+    pub status: u16,
+    /// When the attempt ended.
+    pub at_ms: u64,
+    /// The due after this one; `None` when there is none. Ignored unless this is the fire's first report.
+    pub next_due_ms: Option<u64>,
+    /// Until when the task is kept, should this finish it.
+    pub expire_ms: u64,
+}
+
+/// The leader's decision about an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum AttemptResult {
+    /// Final: the target has it.
+    Delivered,
+    /// Not final: the next attempt is due at this instant.
+    Retry {
+        /// Milliseconds since the Unix epoch.
+        at_ms: u64,
+    },
+    /// Final: no further attempt.
+    Failed,
+    /// Final, and the target wants nothing more of this task.
+    Stop,
+}
+
+/// What applying one operation came to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Reply {
+    /// Done as asked.
+    Done,
+    /// Create: the same task is there already; this is a repeated request.
+    Existed,
+    /// Create: the id belongs to another task, or to a deleted one within its retention.
+    Conflict,
+    /// There is no such task.
+    NotFound,
+    /// Refused: reported by a leader of an older generation.
+    Stale,
+    /// The fire already had its final outcome, or its task was deleted; nothing but a counter changed.
+    Repeat,
+    /// Lead: the generation that has begun.
+    Generation(u64),
+}
+
+/// Encodes one operation, to be joined with others into an entry.
+pub fn encode_op(op: &Op<'_>) -> Vec<u8> {
+    postcard::to_stdvec(op).expect("plain structs encode into memory")
+}
+
+/// Joins encoded operations into the bytes of one log entry; each was encoded once, by whoever proposed it.
+pub fn join<'a>(ops: impl ExactSizeIterator<Item = &'a [u8]>, bytes_hint: usize) -> Vec<u8> {
+    let mut entry = Vec::with_capacity(bytes_hint + 11);
+    entry.push(COMMAND_V1);
+    entry = postcard::to_extend(&ops.len(), entry).expect("a number encodes into memory");
+    ops.for_each(|op| entry.extend_from_slice(op));
+    entry
+}
+
+/// Decodes one log entry's operations; the specs stay borrowed from `bytes`.
+pub fn decode(bytes: &[u8]) -> Result<Vec<Op<'_>>, RecordError> {
+    record::decode("command", COMMAND_V1, bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn encode(ops: &[Op<'_>]) -> Vec<u8> {
+        let encoded: Vec<_> = ops.iter().map(encode_op).collect();
+        join(encoded.iter().map(Vec::as_slice), 0)
+    }
+
+    fn ops() -> Vec<Op<'static>> {
+        let key = TaskKey([0xab; 16]);
+        vec![
+            Op::Lead { node: 7 },
+            Op::Create {
+                key,
+                spec: b"spec",
+                due_ms: 1,
+                target: 300,
+            },
+            Op::Delete {
+                key,
+                at_ms: 2,
+                expire_ms: 3,
+            },
+            Op::Settle(Settle {
+                key,
+                generation: 4,
+                revision: 1,
+                due_ms: 5,
+                expected_ms: 5,
+                skipped: 0,
+                attempt: 1,
+                result: AttemptResult::Retry { at_ms: 6 },
+                status: 503,
+                at_ms: 7,
+                next_due_ms: Some(8),
+                expire_ms: 9,
+            }),
+            Op::Expire { key, at_ms: 10 },
+        ]
+    }
+
+    #[test]
+    fn bytes_are_frozen() {
+        let hex = encode(&ops())
+            .iter()
+            .fold(String::new(), |text, b| text + &format!("{b:02x}"));
+        let key = "ab".repeat(16);
+        assert_eq!(
+            hex,
+            format!("01050007 01{key}047370656301ac02 02{key}0203 03{key}04010505000101 06f7030701 0809 04{key}0a")
+                .replace(' ', "")
+        );
+    }
+
+    #[test]
+    fn commands_come_back() {
+        let bytes = encode(&ops());
+        assert_eq!(decode(&bytes).expect("just encoded"), ops());
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_bytes_never_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
+            let _ = decode(&bytes);
+        }
+    }
+}

@@ -1,0 +1,438 @@
+//! The replicated state machine: a pure function of state and command.
+//!
+//! Owns what every operation means. It reads state through [`View`] and answers with [`Changes`]; the store writes them in
+//! one batch, and the firing learns from them what is due. It sees no clock, no random number and no zone table, so that
+//! replicas agree byte by byte; the rolling digest in [`GroupState`] proves that they do.
+
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+
+use serde::{Deserialize, Serialize};
+
+use crate::core::command::{AttemptResult, Op, Reply, Settle};
+use crate::core::record;
+use crate::core::task::{Life, OpenFire, Outcome, TaskSpec, TaskState, Verdict};
+use crate::id::{NodeId, TaskKey};
+use crate::limits::{OPEN_FIRES_MAX, OUTCOMES_KEPT};
+
+/// What the machine reads: the state before the batch.
+pub trait View {
+    /// Why a read failed.
+    type Error;
+    /// The task's state, if there is such a task.
+    fn state(&self, key: TaskKey) -> Result<Option<TaskState>, Self::Error>;
+    /// The task's spec, if it is kept.
+    fn spec(&self, key: TaskKey) -> Result<Option<TaskSpec>, Self::Error>;
+}
+
+/// The replicated facts of a group as a whole.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupState {
+    /// Raised by every new leader: the fencing token of the group's shards.
+    pub generation: u64,
+    /// The leader of this generation.
+    pub leader: Option<NodeId>,
+    /// Tasks whose life is pending.
+    pub pending: u64,
+    /// Rolling digest of every change applied so far: equal on all replicas at the same log position.
+    pub digest: u32,
+}
+
+/// Why a task has an entry in the due index. The ordinals are stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Wake {
+    /// A due without an outcome yet.
+    Fire = 1,
+    /// The next attempt of an open fire.
+    Retry = 2,
+    /// The end of the retention.
+    Expire = 3,
+}
+
+/// What the due index holds beside the instant and the key: enough to queue a fire without reading its task.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueEntry {
+    /// Why the leader is to look at the task.
+    pub wake: Wake,
+    /// Hash of the callback's host and port.
+    pub target: u32,
+}
+
+/// The instants at which the leader must look at a task, each once: exactly its entries in the due index.
+pub fn wakes(state: &TaskState) -> BTreeMap<u64, Wake> {
+    let mut wakes = BTreeMap::new();
+    let fire = state.next_due_ms.map(|at| (at, Wake::Fire));
+    let retries = state.open.iter().map(|open| (open.retry_ms, Wake::Retry));
+    let expire = state.expire_ms.map(|at| (at, Wake::Expire));
+    for (at, wake) in fire.into_iter().chain(retries).chain(expire) {
+        let entry = wakes.entry(at).or_insert(wake);
+        *entry = (*entry).min(wake);
+    }
+    wakes
+}
+
+/// How often each thing happened in a batch; for metrics.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tally {
+    /// Tasks created.
+    pub created: u64,
+    /// Tasks deleted by clients.
+    pub deleted: u64,
+    /// Dues that became delivered.
+    pub delivered: u64,
+    /// Dues that became failed.
+    pub failed: u64,
+    /// Dues that became skipped.
+    pub skipped: u64,
+    /// Dues that became cancelled.
+    pub cancelled: u64,
+}
+
+/// What a batch changes, in key order: written in one atomic batch, then shown to the firing.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Specs to put, or with `None` to drop.
+    pub specs: Vec<(TaskKey, Option<Vec<u8>>)>,
+    /// States to put, or with `None` to drop.
+    pub states: Vec<(TaskKey, Option<Vec<u8>>)>,
+    /// Due-index entries to put, or with `None` to drop.
+    pub dues: Vec<(u64, TaskKey, Option<DueEntry>)>,
+    /// Tasks whose fires must not start any more.
+    pub cancelled: Vec<TaskKey>,
+    /// What happened.
+    pub tally: Tally,
+}
+
+enum SpecChange {
+    Keep,
+    Put(Vec<u8>),
+    Drop,
+}
+
+struct Touched {
+    before: Option<TaskState>,
+    after: Option<TaskState>,
+    spec: SpecChange,
+    cancelled: bool,
+}
+
+/// A batch of operations being applied: reads see what earlier operations of the batch did.
+pub struct Batch<'v, V> {
+    view: &'v V,
+    group: GroupState,
+    touched: BTreeMap<TaskKey, Touched>,
+    tally: Tally,
+}
+
+impl<'v, V: View> Batch<'v, V> {
+    /// Begins a batch on the group's state as it is.
+    pub fn new(view: &'v V, group: GroupState) -> Self {
+        Self {
+            view,
+            group,
+            touched: BTreeMap::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// Applies one operation. An error is the view's: the batch must be dropped, nothing of it was written.
+    pub fn apply(&mut self, op: &Op<'_>) -> Result<Reply, V::Error> {
+        match op {
+            Op::Lead { node } => {
+                self.group.generation += 1;
+                self.group.leader = Some(*node);
+                Ok(Reply::Generation(self.group.generation))
+            }
+            Op::Create {
+                key,
+                spec,
+                due_ms,
+                target,
+            } => self.create(*key, spec, TaskState::new(*due_ms, *target)),
+            Op::Delete { key, at_ms, expire_ms } => self.delete(*key, *at_ms, *expire_ms),
+            Op::Settle(settle) => self.settle(settle),
+            Op::Expire { key, at_ms } => self.expire(*key, *at_ms),
+        }
+    }
+
+    /// Ends the batch: the group's new state, and everything to write.
+    pub fn finish(mut self) -> (GroupState, Changes) {
+        let mut changes = Changes {
+            tally: self.tally,
+            ..Changes::default()
+        };
+        for (key, touched) in self.touched {
+            let pending = |state: &Option<TaskState>| u64::from(is_pending(state.as_ref()));
+            self.group.pending = self.group.pending + pending(&touched.after) - pending(&touched.before);
+            collect(key, touched, &mut changes);
+        }
+        self.group.digest = digest(self.group.digest, &changes);
+        (self.group, changes)
+    }
+
+    fn create(&mut self, key: TaskKey, spec: &[u8], state: TaskState) -> Result<Reply, V::Error> {
+        let touched = touch(self.view, &mut self.touched, key)?;
+        match &touched.after {
+            None => {
+                touched.after = Some(state);
+                touched.spec = SpecChange::Put(spec.to_vec());
+                self.tally.created += 1;
+                Ok(Reply::Done)
+            }
+            Some(state) if state.life == Life::Deleted => Ok(Reply::Conflict),
+            Some(_) => {
+                let stored = match &touched.spec {
+                    SpecChange::Put(bytes) => record::decode_spec(bytes).ok(),
+                    SpecChange::Keep | SpecChange::Drop => self.view.spec(key)?,
+                };
+                // A spec that does not decode was refused before it was proposed: it equals nothing.
+                let same = match (stored, record::decode_spec(spec)) {
+                    (Some(stored), Ok(asked)) => stored.is_same_request(&asked),
+                    _ => false,
+                };
+                Ok(if same { Reply::Existed } else { Reply::Conflict })
+            }
+        }
+    }
+
+    fn delete(&mut self, key: TaskKey, at_ms: u64, expire_ms: u64) -> Result<Reply, V::Error> {
+        let touched = touch(self.view, &mut self.touched, key)?;
+        let Some(state) = touched.after.as_mut() else {
+            return Ok(Reply::NotFound);
+        };
+        if state.life == Life::Deleted {
+            return Ok(Reply::Done);
+        }
+        cancel_all(state, at_ms, &mut self.tally);
+        state.life = Life::Deleted;
+        state.expire_ms = Some(expire_ms);
+        touched.spec = SpecChange::Drop;
+        touched.cancelled = true;
+        self.tally.deleted += 1;
+        Ok(Reply::Done)
+    }
+
+    fn settle(&mut self, settle: &Settle) -> Result<Reply, V::Error> {
+        if settle.generation != self.group.generation {
+            return Ok(Reply::Stale);
+        }
+        let touched = touch(self.view, &mut self.touched, settle.key)?;
+        let Some(state) = touched.after.as_mut() else {
+            return Ok(Reply::NotFound);
+        };
+        if state.life != Life::Pending || state.revision != settle.revision {
+            return Ok(Reply::Repeat);
+        }
+        let tally = &mut self.tally;
+        let Some(fire) = take_fire(state, settle, tally) else {
+            state.repeated += 1;
+            return Ok(Reply::Repeat);
+        };
+        let verdict = match settle.result {
+            AttemptResult::Retry { at_ms } => {
+                reopen(
+                    state,
+                    OpenFire {
+                        attempts: settle.attempt,
+                        retry_ms: at_ms,
+                        ..fire
+                    },
+                    settle,
+                    tally,
+                );
+                None
+            }
+            AttemptResult::Delivered => Some(Verdict::Delivered),
+            AttemptResult::Failed | AttemptResult::Stop => Some(Verdict::Failed),
+        };
+        if let Some(verdict) = verdict {
+            conclude(state, outcome(&fire, settle, verdict), tally);
+        }
+        if settle.result == AttemptResult::Stop {
+            cancel_all(state, settle.at_ms, tally);
+        }
+        if state.next_due_ms.is_none() && state.open.is_empty() {
+            state.life = Life::Finished;
+            state.expire_ms = Some(settle.expire_ms);
+        }
+        Ok(Reply::Done)
+    }
+
+    fn expire(&mut self, key: TaskKey, at_ms: u64) -> Result<Reply, V::Error> {
+        let touched = touch(self.view, &mut self.touched, key)?;
+        let due = touched.after.as_ref().and_then(|state| state.expire_ms);
+        if due.is_none_or(|expire_ms| expire_ms > at_ms) {
+            return Ok(Reply::NotFound);
+        }
+        touched.after = None;
+        touched.spec = SpecChange::Drop;
+        Ok(Reply::Done)
+    }
+}
+
+/// The task as this batch has it so far, read from the view at its first use.
+fn touch<'t, V: View>(
+    view: &V,
+    touched: &'t mut BTreeMap<TaskKey, Touched>,
+    key: TaskKey,
+) -> Result<&'t mut Touched, V::Error> {
+    match touched.entry(key) {
+        Entry::Occupied(entry) => Ok(entry.into_mut()),
+        Entry::Vacant(entry) => {
+            let before = view.state(key)?;
+            let after = before.clone();
+            Ok(entry.insert(Touched {
+                before,
+                after,
+                spec: SpecChange::Keep,
+                cancelled: false,
+            }))
+        }
+    }
+}
+
+fn is_pending(state: Option<&TaskState>) -> bool {
+    state.is_some_and(|state| state.life == Life::Pending)
+}
+
+/// Finds the fire that `settle` reports on and takes it out of the state: an open one, or the next due, which then moves
+/// on. `None` if it has its final outcome already, or if a later attempt of it was reported first.
+fn take_fire(state: &mut TaskState, settle: &Settle, tally: &mut Tally) -> Option<OpenFire> {
+    if let Some(at) = state.open.iter().position(|open| open.due_ms == settle.due_ms) {
+        return (settle.attempt > state.open[at].attempts).then(|| state.open.remove(at));
+    }
+    if state.next_due_ms != Some(settle.expected_ms) {
+        return None;
+    }
+    if settle.skipped > 0 {
+        let skipped = Outcome {
+            due_ms: settle.expected_ms,
+            count: settle.skipped,
+            attempts: 0,
+            verdict: Verdict::SkippedMisfire,
+            status: 0,
+            at_ms: settle.at_ms,
+        };
+        state.dues_past += settle.skipped;
+        conclude(state, skipped, tally);
+    }
+    state.dues_past += 1;
+    state.next_due_ms = settle.next_due_ms;
+    Some(OpenFire {
+        due_ms: settle.due_ms,
+        run: state.dues_past,
+        attempts: 0,
+        retry_ms: 0,
+    })
+}
+
+/// Puts a fire back to wait for its retry. Beyond the bound the oldest open fire ends as failed.
+fn reopen(state: &mut TaskState, fire: OpenFire, settle: &Settle, tally: &mut Tally) {
+    let at = state.open.partition_point(|open| open.due_ms < fire.due_ms);
+    state.open.insert(at, fire);
+    if state.open.len() > OPEN_FIRES_MAX {
+        let oldest = state.open.remove(0);
+        conclude(
+            state,
+            Outcome {
+                attempts: oldest.attempts,
+                ..outcome(&oldest, settle, Verdict::Failed)
+            },
+            tally,
+        );
+    }
+}
+
+fn outcome(fire: &OpenFire, settle: &Settle, verdict: Verdict) -> Outcome {
+    Outcome {
+        due_ms: fire.due_ms,
+        count: 1,
+        attempts: settle.attempt,
+        verdict,
+        status: settle.status,
+        at_ms: settle.at_ms,
+    }
+}
+
+/// Counts a final outcome and keeps it among the newest.
+fn conclude(state: &mut TaskState, outcome: Outcome, tally: &mut Tally) {
+    let (counter, total) = match outcome.verdict {
+        Verdict::Delivered => (&mut state.delivered, &mut tally.delivered),
+        Verdict::Failed => (&mut state.failed, &mut tally.failed),
+        Verdict::SkippedMisfire => (&mut state.skipped, &mut tally.skipped),
+        Verdict::Cancelled => (&mut state.cancelled, &mut tally.cancelled),
+    };
+    *counter += outcome.count;
+    *total += outcome.count;
+    state.outcomes.push(outcome);
+    if state.outcomes.len() > OUTCOMES_KEPT {
+        state.outcomes.remove(0);
+    }
+}
+
+/// Ends every open fire and the next due as cancelled.
+fn cancel_all(state: &mut TaskState, at_ms: u64, tally: &mut Tally) {
+    let open = std::mem::take(&mut state.open)
+        .into_iter()
+        .map(|open| (open.due_ms, open.attempts));
+    let next = state.next_due_ms.take().map(|due_ms| (due_ms, 0));
+    state.dues_past += u64::from(next.is_some());
+    for (due_ms, attempts) in open.chain(next).collect::<Vec<_>>() {
+        let outcome = Outcome {
+            due_ms,
+            count: 1,
+            attempts,
+            verdict: Verdict::Cancelled,
+            status: 0,
+            at_ms,
+        };
+        conclude(state, outcome, tally);
+    }
+}
+
+/// Turns one touched task into what is to be written.
+fn collect(key: TaskKey, touched: Touched, changes: &mut Changes) {
+    match touched.spec {
+        SpecChange::Keep => {}
+        SpecChange::Put(bytes) => changes.specs.push((key, Some(bytes))),
+        SpecChange::Drop => changes.specs.push((key, None)),
+    }
+    if touched.cancelled {
+        changes.cancelled.push(key);
+    }
+    if touched.before == touched.after {
+        return;
+    }
+    let before = touched.before.as_ref().map(wakes).unwrap_or_default();
+    let after = touched.after.as_ref().map(wakes).unwrap_or_default();
+    let dropped = before
+        .keys()
+        .filter(|at| !after.contains_key(at))
+        .map(|at| (*at, key, None));
+    let target = touched.after.as_ref().map_or(0, |state| state.target);
+    let new = after.iter().filter(|(at, wake)| before.get(at) != Some(wake));
+    let put = new.map(|(at, wake)| (*at, key, Some(DueEntry { wake: *wake, target })));
+    changes.dues.extend(dropped.chain(put));
+    changes
+        .states
+        .push((key, touched.after.as_ref().map(record::encode_state)));
+}
+
+/// Continues the rolling digest over everything that is written.
+fn digest(before: u32, changes: &Changes) -> u32 {
+    let mut hasher = crc32fast::Hasher::new_with_initial(before);
+    for (key, value) in changes.specs.iter().chain(&changes.states) {
+        hasher.update(&key.0);
+        hasher.update(value.as_deref().unwrap_or_default());
+    }
+    for (at, key, entry) in &changes.dues {
+        hasher.update(&at.to_be_bytes());
+        hasher.update(&key.0);
+        hasher.update(&[entry.map_or(0, |entry| entry.wake as u8)]);
+    }
+    hasher.finalize()
+}
+
+#[cfg(test)]
+mod tests;

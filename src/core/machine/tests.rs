@@ -1,0 +1,411 @@
+//! The machine against a plain map: what each operation means, and the laws that hold after any sequence of them.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::convert::Infallible;
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::core::task::Schedule;
+use crate::id::TaskId;
+
+/// State, specs and index as the store would hold them after each batch.
+#[derive(Default)]
+struct Model {
+    states: RefCell<BTreeMap<TaskKey, TaskState>>,
+    specs: RefCell<BTreeMap<TaskKey, TaskSpec>>,
+    dues: RefCell<BTreeMap<(u64, TaskKey), Wake>>,
+    group: RefCell<GroupState>,
+}
+
+impl View for Model {
+    type Error = Infallible;
+    fn state(&self, key: TaskKey) -> Result<Option<TaskState>, Infallible> {
+        Ok(self.states.borrow().get(&key).cloned())
+    }
+    fn spec(&self, key: TaskKey) -> Result<Option<TaskSpec>, Infallible> {
+        Ok(self.specs.borrow().get(&key).cloned())
+    }
+}
+
+impl Model {
+    fn apply(&self, ops: &[Op<'_>]) -> (Vec<Reply>, Changes) {
+        let mut batch = Batch::new(self, *self.group.borrow());
+        let replies = ops.iter().map(|op| batch.apply(op).expect("infallible")).collect();
+        let (group, changes) = batch.finish();
+        *self.group.borrow_mut() = group;
+        for (key, value) in &changes.specs {
+            let spec = value
+                .as_ref()
+                .map(|bytes| record::decode_spec(bytes).expect("just encoded"));
+            put(&mut self.specs.borrow_mut(), *key, spec);
+        }
+        for (key, value) in &changes.states {
+            let state = value
+                .as_ref()
+                .map(|bytes| record::decode_state(bytes).expect("just encoded"));
+            put(&mut self.states.borrow_mut(), *key, state);
+        }
+        for (at, key, wake) in &changes.dues {
+            put(&mut self.dues.borrow_mut(), (*at, *key), wake.map(|entry| entry.wake));
+        }
+        (replies, changes)
+    }
+
+    fn one(&self, op: Op<'_>) -> Reply {
+        self.apply(&[op]).0[0]
+    }
+
+    fn task(&self, id: &str) -> TaskState {
+        self.states.borrow()[&key(id)].clone()
+    }
+
+    /// Index conservation (I18): the index holds exactly the wakes of all tasks.
+    fn check(&self) {
+        let mut wanted = BTreeMap::new();
+        for (key, state) in self.states.borrow().iter() {
+            for (at, wake) in wakes(state) {
+                wanted.insert((at, *key), wake);
+            }
+            let ended = state.delivered + state.failed + state.skipped + state.cancelled;
+            assert_eq!(
+                state.dues_past,
+                ended + state.open.len() as u64,
+                "every due is accounted for: {state:?}"
+            );
+            assert_eq!(state.life == Life::Pending, state.expire_ms.is_none());
+            assert!(state.open.len() <= OPEN_FIRES_MAX && state.outcomes.len() <= OUTCOMES_KEPT);
+            assert_eq!(state.life == Life::Deleted, !self.specs.borrow().contains_key(key));
+        }
+        assert_eq!(*self.dues.borrow(), wanted);
+        let pending = self
+            .states
+            .borrow()
+            .values()
+            .filter(|state| state.life == Life::Pending)
+            .count();
+        assert_eq!(self.group.borrow().pending, pending as u64);
+    }
+}
+
+fn put<K: Ord, V>(map: &mut BTreeMap<K, V>, key: K, value: Option<V>) {
+    match value {
+        Some(value) => map.insert(key, value),
+        None => map.remove(&key),
+    };
+}
+
+fn key(id: &str) -> TaskKey {
+    TaskId::parse(id).expect("valid").key()
+}
+
+fn spec(id: &str, url: &str) -> Vec<u8> {
+    record::encode_spec(&TaskSpec {
+        id: TaskId::parse(id).expect("valid"),
+        schedule: Schedule::Once { at_ms: 100 },
+        url: url.into(),
+        body: b"{}".to_vec(),
+        created_ms: 1,
+    })
+}
+
+fn settle(id: &str, attempt: u16, result: AttemptResult) -> Settle {
+    Settle {
+        key: key(id),
+        generation: 1,
+        revision: 1,
+        due_ms: 100,
+        expected_ms: 100,
+        skipped: 0,
+        attempt,
+        result,
+        status: 200,
+        at_ms: 101,
+        next_due_ms: None,
+        expire_ms: 1_000,
+    }
+}
+
+fn led_with_task() -> Model {
+    let model = Model::default();
+    let spec = spec("a", "http://x/");
+    assert_eq!(model.one(Op::Lead { node: 1 }), Reply::Generation(1));
+    assert_eq!(
+        model.one(Op::Create {
+            key: key("a"),
+            spec: &spec,
+            due_ms: 100,
+            target: 9
+        }),
+        Reply::Done
+    );
+    model
+}
+
+#[test]
+fn a_one_shot_is_delivered_kept_and_expires() {
+    let model = led_with_task();
+    assert_eq!(
+        model.one(Op::Settle(settle("a", 1, AttemptResult::Delivered))),
+        Reply::Done
+    );
+    let task = model.task("a");
+    assert_eq!(
+        (task.delivered, task.life, task.expire_ms),
+        (1, Life::Finished, Some(1_000))
+    );
+    assert_eq!(
+        model.one(Op::Settle(settle("a", 1, AttemptResult::Failed))),
+        Reply::Repeat
+    );
+    assert_eq!(model.task("a").delivered, 1, "the first final outcome wins");
+    assert_eq!(
+        model.one(Op::Expire {
+            key: key("a"),
+            at_ms: 999
+        }),
+        Reply::NotFound
+    );
+    assert_eq!(
+        model.one(Op::Expire {
+            key: key("a"),
+            at_ms: 1_000
+        }),
+        Reply::Done
+    );
+    model.check();
+    assert!(model.states.borrow().is_empty() && model.specs.borrow().is_empty());
+}
+
+#[test]
+fn a_repeated_create_is_idempotent_and_a_different_one_conflicts() {
+    let model = led_with_task();
+    let (same, other) = (spec("a", "http://x/"), spec("a", "http://y/"));
+    assert_eq!(
+        model.one(Op::Create {
+            key: key("a"),
+            spec: &same,
+            due_ms: 100,
+            target: 9
+        }),
+        Reply::Existed
+    );
+    assert_eq!(
+        model.one(Op::Create {
+            key: key("a"),
+            spec: &other,
+            due_ms: 100,
+            target: 9
+        }),
+        Reply::Conflict
+    );
+    let fresh = spec("b", "http://x/");
+    let create = Op::Create {
+        key: key("b"),
+        spec: &fresh,
+        due_ms: 5,
+        target: 9,
+    };
+    assert_eq!(
+        model.apply(&[create.clone(), create]).0,
+        [Reply::Done, Reply::Existed],
+        "also within one batch"
+    );
+    model.check();
+}
+
+#[test]
+fn a_deleted_id_stays_taken_until_it_expires() {
+    let model = led_with_task();
+    let delete = Op::Delete {
+        key: key("a"),
+        at_ms: 50,
+        expire_ms: 500,
+    };
+    let (replies, changes) = model.apply(std::slice::from_ref(&delete));
+    assert_eq!(replies, [Reply::Done]);
+    assert_eq!(changes.cancelled, [key("a")]);
+    assert_eq!(model.task("a").cancelled, 1);
+    let same = spec("a", "http://x/");
+    assert_eq!(
+        model.one(Op::Create {
+            key: key("a"),
+            spec: &same,
+            due_ms: 100,
+            target: 9
+        }),
+        Reply::Conflict
+    );
+    assert_eq!(model.one(delete), Reply::Done);
+    assert_eq!(
+        model.one(Op::Settle(settle("a", 1, AttemptResult::Delivered))),
+        Reply::Repeat
+    );
+    assert_eq!(
+        model.one(Op::Delete {
+            key: key("b"),
+            at_ms: 50,
+            expire_ms: 500
+        }),
+        Reply::NotFound
+    );
+    assert_eq!(
+        model.one(Op::Expire {
+            key: key("a"),
+            at_ms: 500
+        }),
+        Reply::Done
+    );
+    assert_eq!(
+        model.one(Op::Create {
+            key: key("a"),
+            spec: &same,
+            due_ms: 100,
+            target: 9
+        }),
+        Reply::Done
+    );
+    model.check();
+}
+
+#[test]
+fn an_older_generation_is_refused() {
+    let model = led_with_task();
+    model.one(Op::Lead { node: 2 });
+    assert_eq!(
+        model.one(Op::Settle(settle("a", 1, AttemptResult::Delivered))),
+        Reply::Stale
+    );
+    assert_eq!(model.task("a").delivered, 0);
+}
+
+#[test]
+fn a_retry_waits_in_the_index_while_the_next_due_moves_on() {
+    let model = led_with_task();
+    let first = Settle {
+        next_due_ms: Some(200),
+        ..settle("a", 1, AttemptResult::Retry { at_ms: 150 })
+    };
+    assert_eq!(model.one(Op::Settle(first)), Reply::Done);
+    let due: Vec<_> = model.dues.borrow().iter().map(|((at, _), wake)| (*at, *wake)).collect();
+    assert_eq!(due, [(150, Wake::Retry), (200, Wake::Fire)]);
+    assert_eq!(
+        model.one(Op::Settle(settle("a", 1, AttemptResult::Delivered))),
+        Reply::Repeat,
+        "an old report"
+    );
+    assert_eq!(
+        model.one(Op::Settle(settle("a", 2, AttemptResult::Delivered))),
+        Reply::Done
+    );
+    let task = model.task("a");
+    assert_eq!(
+        (task.delivered, task.next_due_ms, task.life),
+        (1, Some(200), Life::Pending)
+    );
+    assert_eq!(task.outcomes[0].attempts, 2);
+    model.check();
+}
+
+#[test]
+fn missed_dues_are_recorded_as_skipped() {
+    let model = led_with_task();
+    let late = Settle {
+        due_ms: 400,
+        skipped: 3,
+        next_due_ms: Some(500),
+        ..settle("a", 1, AttemptResult::Delivered)
+    };
+    assert_eq!(model.one(Op::Settle(late)), Reply::Done);
+    let task = model.task("a");
+    assert_eq!(
+        (task.skipped, task.delivered, task.dues_past, task.next_due_ms),
+        (3, 1, 4, Some(500))
+    );
+    assert_eq!((task.outcomes[0].due_ms, task.outcomes[0].count), (100, 3));
+    model.check();
+}
+
+#[test]
+fn stop_ends_the_task_and_cancels_what_is_open() {
+    let model = led_with_task();
+    model.one(Op::Settle(Settle {
+        next_due_ms: Some(200),
+        ..settle("a", 1, AttemptResult::Retry { at_ms: 300 })
+    }));
+    let stop = Settle {
+        due_ms: 200,
+        expected_ms: 200,
+        next_due_ms: Some(300),
+        ..settle("a", 1, AttemptResult::Stop)
+    };
+    assert_eq!(model.one(Op::Settle(stop)), Reply::Done);
+    let task = model.task("a");
+    assert_eq!((task.failed, task.cancelled, task.life), (1, 2, Life::Finished));
+    model.check();
+}
+
+#[test]
+fn the_digest_follows_every_change() {
+    let (one, two) = (led_with_task(), led_with_task());
+    assert_eq!(one.group.borrow().digest, two.group.borrow().digest);
+    one.one(Op::Delete {
+        key: key("a"),
+        at_ms: 1,
+        expire_ms: 9,
+    });
+    two.one(Op::Delete {
+        key: key("a"),
+        at_ms: 2,
+        expire_ms: 9,
+    });
+    assert_ne!(one.group.borrow().digest, two.group.borrow().digest);
+}
+
+fn any_result() -> impl Strategy<Value = AttemptResult> {
+    prop_oneof![
+        Just(AttemptResult::Delivered),
+        (0..60_u64).prop_map(|at_ms| AttemptResult::Retry { at_ms }),
+        Just(AttemptResult::Failed),
+        Just(AttemptResult::Stop),
+    ]
+}
+
+proptest! {
+    /// After any sequence of operations, in any batching, the index matches the states and every due is accounted for;
+    /// and the batching makes no difference to what is stored.
+    #[test]
+    fn laws_hold_after_any_operations(
+        steps in proptest::collection::vec(
+            (0..5_u8, 0..3_usize, 0..60_u64, 0..60_u64, 1..4_u16, any_result(), 0..3_u64), 1..60),
+        cut in 1..7_usize,
+    ) {
+        let ids = ["a", "b", "c"];
+        let specs: Vec<_> = ids.iter().map(|id| spec(id, "http://x/")).collect();
+        let ops: Vec<Op<'_>> = steps.iter().map(|(kind, id, x, y, attempt, result, generation)| {
+            let key = key(ids[*id]);
+            match kind {
+                0 => Op::Create { key, spec: &specs[*id], due_ms: *x, target: 9 },
+                1 => Op::Delete { key, at_ms: *x, expire_ms: x + y },
+                2 => Op::Expire { key, at_ms: *x },
+                3 if *generation == 0 => Op::Lead { node: 1 },
+                _ => Op::Settle(Settle {
+                    key, generation: *generation, revision: 1, due_ms: *x, expected_ms: *y,
+                    skipped: u64::from(x > y), attempt: *attempt, result: *result, status: 0, at_ms: 7,
+                    next_due_ms: (x % 2 == 0).then_some(*y + 1), expire_ms: *y,
+                }),
+            }
+        }).collect();
+        let (batched, single) = (Model::default(), Model::default());
+        for chunk in ops.chunks(cut) {
+            batched.apply(chunk);
+            batched.check();
+        }
+        for op in ops {
+            single.apply(std::slice::from_ref(&op));
+        }
+        prop_assert_eq!(&*batched.states.borrow(), &*single.states.borrow());
+        prop_assert_eq!(&*batched.dues.borrow(), &*single.dues.borrow());
+    }
+}

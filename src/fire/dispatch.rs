@@ -1,0 +1,233 @@
+//! Makes attempts: takes queued fires as the limits allow, reads the task, posts, and reports the outcome to the log.
+//!
+//! A queued fire is a few bytes; the task and its body are read only when its turn has come. What is due and what an answer
+//! means is decided by pure functions (`core/due.rs`, `core/retry.rs`); what becomes of the task by `core/machine.rs`.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::clock::Clock;
+use crate::core::command::{AttemptResult, Op, Settle};
+use crate::core::due::{DueAttempt, due_attempts};
+use crate::core::machine::{DueEntry, View, Wake};
+use crate::core::retry::{Answer, Decision, NoAnswer, RetryPolicy};
+use crate::core::task::{TaskSpec, TaskState};
+use crate::entropy::Entropy;
+use crate::failure::Failure;
+use crate::fire::deliver::{Attempt, Deliver};
+use crate::fire::queues::{QueueLimits, Queues};
+use crate::fire::target::Target;
+use crate::fire::windows::Windows;
+use crate::id::{FireId, GroupId, TaskKey};
+use crate::metrics::{AnswerClass, Metrics};
+use crate::raft::{Group, Groups, ProposeError};
+
+/// How long a task is left alone after its outcome could not be reported or its schedule not be read, in milliseconds.
+const SECOND_LOOK_MS: u64 = 500;
+
+/// A task whose time has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Queued {
+    /// Its group.
+    pub group: GroupId,
+    /// The task.
+    pub key: TaskKey,
+    /// The leadership under which it was taken from the window.
+    pub generation: u64,
+}
+
+/// What the dispatcher works with.
+pub struct Parts {
+    /// The groups, for reading tasks and reporting outcomes.
+    pub groups: Groups,
+    /// The windows: an attempt starts only if they allow it.
+    pub windows: Windows,
+    /// Bounds of what is in flight.
+    pub limits: QueueLimits,
+    /// The way out.
+    pub deliver: Arc<dyn Deliver>,
+    /// What an answer means.
+    pub retry: RetryPolicy,
+    /// How long a finished task is kept, in milliseconds.
+    pub retention_ms: u64,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Jitter.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where attempts are counted.
+    pub metrics: Arc<Metrics>,
+    /// Where a fault of the store is reported.
+    pub failure: Failure,
+}
+
+/// Cheap handle to the dispatcher.
+#[derive(Clone)]
+pub struct Dispatcher(Arc<Inner>);
+
+struct Inner {
+    parts: Parts,
+    queues: Mutex<Queues<Target, Queued>>,
+}
+
+impl Dispatcher {
+    /// A dispatcher with nothing queued.
+    pub fn new(parts: Parts) -> Self {
+        let queues = Mutex::new(Queues::new(parts.limits));
+        Self(Arc::new(Inner { parts, queues }))
+    }
+
+    /// Queues fires, and starts as many as the limits allow.
+    pub fn queue(&self, fires: impl Iterator<Item = (Target, Queued)>) {
+        {
+            let mut queues = self.0.queues.lock();
+            fires.for_each(|(target, fire)| queues.push(target, fire));
+        }
+        self.start_allowed();
+    }
+
+    /// Fires waiting for their turn, and fires in flight.
+    pub fn load(&self) -> (usize, usize) {
+        let queues = self.0.queues.lock();
+        (queues.waiting(), queues.in_flight())
+    }
+
+    fn start_allowed(&self) {
+        loop {
+            // A statement of its own: the lock is not held while the task is spawned.
+            let next = self.0.queues.lock().pop();
+            let Some((target, fire)) = next else { return };
+            tokio::spawn(self.clone().fire(target, fire));
+        }
+    }
+
+    /// Everything that one task owes now.
+    async fn fire(self, target: Target, fire: Queued) {
+        let group = self.0.parts.groups.get(fire.group);
+        let settles = self.attempts(group, fire).await;
+        self.0.queues.lock().finish(target);
+        self.start_allowed();
+        let is_settled = match settles {
+            Ok(settles) => self.report(group, settles).await,
+            Err(SecondLook) => false,
+        };
+        let now_ms = self.0.parts.clock.wall_ms();
+        let again = (!is_settled).then_some((now_ms + SECOND_LOOK_MS, DueEntry { wake: Wake::Retry, target }));
+        let window = self.0.parts.windows.of(fire.group);
+        let must_wake = window.with(|window| {
+            window.released(fire.key, again);
+            window.next_due_ms().unwrap_or_else(|| window.end_ms()) <= now_ms
+        });
+        if must_wake == Some(true) {
+            window.wake();
+        }
+    }
+
+    /// Makes the attempts that are due, one after the other: attempts of one task never overlap.
+    async fn attempts(&self, group: &Group, fire: Queued) -> Result<Vec<Settle>, SecondLook> {
+        let parts = &self.0.parts;
+        let Some((spec, state, due)) = self.read(group, fire)? else { return Ok(Vec::new()) };
+        let mut settles = Vec::with_capacity(due.len());
+        let body = Bytes::from(spec.body);
+        for attempt in due {
+            let now_ms = parts.clock.wall_ms();
+            let may_start = parts.windows.of(fire.group).with(|window| window.may_start(fire.key, fire.generation));
+            if may_start != Some(true) || now_ms < attempt.due_ms {
+                break;
+            }
+            parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
+            let answer = parts.deliver.deliver(Attempt {
+                url: spec.url.clone(),
+                body: body.clone(),
+                task_id: spec.id.as_str().to_owned(),
+                fire_id: FireId::new(fire.key, state.revision, attempt.due_ms),
+                due_ms: attempt.due_ms,
+                attempt: attempt.attempt,
+                run: attempt.run,
+                generation: fire.generation,
+                now_ms,
+            });
+            let answer = answer.await;
+            parts.metrics.inc_attempt_answer(class(&answer));
+            settles.push(self.settle(fire, &state, attempt, &answer));
+        }
+        Ok(settles)
+    }
+
+    /// Reads the task; `None` if it owes nothing, which is so when it was deleted or settled meanwhile.
+    fn read(&self, group: &Group, fire: Queued) -> Result<Option<(TaskSpec, TaskState, Vec<DueAttempt>)>, SecondLook> {
+        let parts = &self.0.parts;
+        let fault = |error: crate::store::StoreError| {
+            parts.failure.report(error.to_string());
+            SecondLook
+        };
+        let Some(state) = group.store().state(fire.key).map_err(fault)? else { return Ok(None) };
+        let Some(spec) = group.store().spec(fire.key).map_err(fault)? else { return Ok(None) };
+        match due_attempts(&state, &spec.schedule, parts.clock.wall_ms()) {
+            Ok(due) => Ok(Some((spec, state, due))),
+            Err(error) => {
+                tracing::error!(task = spec.id.as_str(), %error, "a stored schedule is not understood by this release");
+                Err(SecondLook)
+            }
+        }
+    }
+
+    fn settle(&self, fire: Queued, state: &TaskState, attempt: DueAttempt, answer: &Answer) -> Settle {
+        let parts = &self.0.parts;
+        let at_ms = parts.clock.wall_ms();
+        let decision = parts.retry.decide(attempt.attempt, answer, at_ms, parts.entropy.next_u64());
+        Settle {
+            key: fire.key,
+            generation: fire.generation,
+            revision: state.revision,
+            due_ms: attempt.due_ms,
+            expected_ms: attempt.expected_ms,
+            skipped: attempt.skipped,
+            attempt: attempt.attempt,
+            result: match decision {
+                Decision::Delivered => AttemptResult::Delivered,
+                Decision::Retry { at_ms } => AttemptResult::Retry { at_ms },
+                Decision::Failed => AttemptResult::Failed,
+                Decision::Stop => AttemptResult::Stop,
+            },
+            status: match answer {
+                Answer::Status { code, .. } => *code,
+                Answer::None { .. } => 0,
+            },
+            at_ms,
+            next_due_ms: attempt.next_due_ms,
+            expire_ms: at_ms.saturating_add(parts.retention_ms),
+        }
+    }
+
+    /// Puts the outcomes into the log. `false` if one of them may not have got there: the task is then looked at again,
+    /// and the same fire is repeated with the same id if it is still open.
+    async fn report(&self, group: &Group, settles: Vec<Settle>) -> bool {
+        let mut is_settled = true;
+        for settle in settles {
+            let task = settle.key;
+            match group.proposer().propose_waiting(&Op::Settle(settle)).await {
+                Ok(_) => {}
+                Err(error @ (ProposeError::NotLeader | ProposeError::Unknown | ProposeError::Overloaded)) => {
+                    tracing::debug!(?task, %error, "an outcome was not recorded");
+                    is_settled = false;
+                }
+            }
+        }
+        is_settled
+    }
+}
+
+/// The task could not be dealt with now.
+struct SecondLook;
+
+fn class(answer: &Answer) -> AnswerClass {
+    match answer {
+        Answer::Status { code, .. } => AnswerClass::of_status(*code),
+        Answer::None { kind: NoAnswer::Connect } => AnswerClass::Connect,
+        Answer::None { kind: NoAnswer::Timeout } => AnswerClass::Timeout,
+        Answer::None { kind: NoAnswer::Reset } => AnswerClass::Reset,
+        Answer::None { kind: NoAnswer::BadUrl | NoAnswer::Other } => AnswerClass::Other,
+    }
+}

@@ -1,0 +1,140 @@
+//! One group's firing loop: opens the window when this node leads, keeps it filled, and queues what is due.
+//!
+//! It sleeps until the next due and never trusts the sleep: what is due is decided by the wall clock after waking.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock::Clock;
+use crate::core::command::Op;
+use crate::core::machine::Wake;
+use crate::failure::Failure;
+use crate::fire::dispatch::{Dispatcher, Queued};
+use crate::fire::window::Window;
+use crate::fire::windows::Windows;
+use crate::raft::{Group, Leadership};
+use crate::store::StoreError;
+
+/// Entries taken from the window at a time.
+const TAKEN_MAX: usize = 256;
+/// Longest sleep: bounds how late a forward jump of the wall clock is noticed.
+const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// How often the low-water mark is raised, in milliseconds.
+const LOW_WATER_EVERY_MS: u64 = 10_000;
+
+/// What the loop of a group works with.
+pub struct GroupFiring {
+    /// The group.
+    pub group: Group,
+    /// The windows.
+    pub windows: Windows,
+    /// Takes what is due.
+    pub dispatcher: Dispatcher,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Where a fault of the store is reported.
+    pub failure: Failure,
+    /// How far ahead the window reaches, in milliseconds.
+    pub window_ms: u64,
+    /// Most entries of this group in memory.
+    pub entries_max: usize,
+}
+
+impl GroupFiring {
+    /// Follows the group's leadership until the node stops.
+    pub async fn run(self) {
+        let mut leadership = self.group.leadership();
+        loop {
+            let now = *leadership.borrow_and_update();
+            let changed = match now {
+                None => leadership.changed().await,
+                Some(lead) => tokio::select! {
+                    biased;
+                    changed = leadership.changed() => changed,
+                    fault = self.lead(lead) => return self.failure.report(fault.to_string()),
+                },
+            };
+            self.windows.of(self.group.id()).close();
+            if changed.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Fires under one leadership; ends only by a fault of the store.
+    async fn lead(&self, lead: Leadership) -> StoreError {
+        let low_water_ms = self.group.store().low_water_ms();
+        let window = Window::new(lead.generation, low_water_ms, self.entries_max);
+        self.windows.of(self.group.id()).open(window);
+        let mut raise_at_ms = 0;
+        loop {
+            let now_ms = self.clock.wall_ms();
+            if now_ms >= raise_at_ms {
+                if let Err(fault) = self.group.store().raise_low_water(now_ms) {
+                    return fault;
+                }
+                raise_at_ms = now_ms + LOW_WATER_EVERY_MS;
+            }
+            if let Err(fault) = self.refill(now_ms) {
+                return fault;
+            }
+            if self.queue_due(lead, now_ms).await {
+                tokio::task::yield_now().await;
+            } else {
+                self.sleep(now_ms).await;
+            }
+        }
+    }
+
+    /// Scans the next part of the due index when the window reaches less than half as far as it should.
+    fn refill(&self, now_ms: u64) -> Result<(), StoreError> {
+        let shared = self.windows.of(self.group.id());
+        let begun = shared.with(|window| {
+            let is_short = window.end_ms() < now_ms + self.window_ms / 2;
+            is_short.then(|| window.begin_refill(now_ms + self.window_ms)).flatten()
+        });
+        let Some(Some(refill)) = begun else { return Ok(()) };
+        let found = self.group.store().dues(refill.from, refill.to_ms, refill.limit)?;
+        shared.with(|window| window.end_refill(refill, found.into_iter()));
+        Ok(())
+    }
+
+    /// Hands over what is due; `true` if there was something.
+    async fn queue_due(&self, lead: Leadership, now_ms: u64) -> bool {
+        let shared = self.windows.of(self.group.id());
+        let taken = shared.with(|window| window.take_due(now_ms, TAKEN_MAX)).unwrap_or_default();
+        if taken.is_empty() {
+            return false;
+        }
+        let (expired, fires): (Vec<_>, Vec<_>) = taken.into_iter().partition(|(.., entry)| entry.wake == Wake::Expire);
+        let queued = |key| Queued { group: self.group.id(), key, generation: lead.generation };
+        self.dispatcher.queue(fires.into_iter().map(|(_, key, entry)| (entry.target, queued(key))));
+        let drops = expired.iter().map(|(_, key, _)| async move {
+            let op = Op::Expire { key: *key, at_ms: now_ms };
+            self.group.proposer().propose_waiting(&op).await
+        });
+        let dropped = futures_util::future::join_all(drops).await;
+        for ((at_ms, key, entry), result) in expired.into_iter().zip(dropped) {
+            // Not recorded: the entry is still in the index, so it is put back for another look.
+            let again = result.is_err().then_some((at_ms + LOW_WATER_EVERY_MS, entry));
+            shared.with(|window| window.released(key, again));
+        }
+        true
+    }
+
+    /// Waits for the next due, the end of a full window, or a change.
+    async fn sleep(&self, now_ms: u64) {
+        let shared = self.windows.of(self.group.id());
+        let plan = shared.with(|window| (window.next_due_ms(), window.end_ms()));
+        let Some((next_due_ms, end_ms)) = plan else { return };
+        // A window that ends in the past is full of busy tasks: the first one that is released wakes this loop.
+        let end_ms = if end_ms > now_ms { end_ms } else { u64::MAX };
+        let wake_ms = next_due_ms.unwrap_or(u64::MAX).min(end_ms);
+        let sleep = Duration::from_millis(wake_ms.saturating_sub(now_ms)).min(SLEEP_MAX);
+        tokio::select! {
+            biased;
+            () = shared.woken() => {}
+            () = tokio::time::sleep(sleep) => {}
+        }
+    }
+}

@@ -1,0 +1,205 @@
+//! openraft's state machine on the store: decodes entries, applies them in one batch, writes once, then answers.
+//!
+//! What the operations mean is `core/machine.rs`. The order at the end of a batch matters: committed to the store, shown to
+//! the hook, and only then answered, so that an acknowledged delete has already stopped its fire.
+
+use std::fmt::Debug;
+use std::io;
+use std::sync::Arc;
+
+use futures_util::{Stream, StreamExt};
+use openraft::EntryPayload;
+use openraft::entry::RaftEntry;
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine};
+use openraft::type_config::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMembershipOf};
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::core::command;
+use crate::core::machine::{Batch, Changes, GroupState};
+use crate::core::record;
+use crate::failure::Failure;
+use crate::id::GroupId;
+use crate::raft::types::{Entry, Replies, TypeConfig};
+use crate::store::{GroupMeta, GroupStore, Snapshot, StoreError};
+
+/// Most bytes of entries applied in one batch: bounds the memory of a long replay.
+const BATCH_BYTES_MAX: usize = 2 << 20;
+const POSITION_V1: u8 = 1;
+
+/// Learns what each batch changed, before anybody is answered. Called in log order of the group; must not block.
+pub trait AppliedHook: Debug + Send + Sync + 'static {
+    /// `changes` has its spec and state rows taken out: they are written already.
+    fn applied(&self, group: GroupId, state: &GroupState, changes: &Changes);
+}
+
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
+struct Position {
+    applied: Option<LogIdOf<TypeConfig>>,
+    membership: StoredMembershipOf<TypeConfig>,
+}
+
+#[derive(Debug)]
+struct Current {
+    position: Position,
+    state: GroupState,
+}
+
+impl Current {
+    fn meta(&self) -> GroupMeta {
+        GroupMeta { applied: record::versioned(POSITION_V1, &self.position), state: self.state }
+    }
+}
+
+/// One group's state machine.
+#[derive(Clone, Debug)]
+pub struct GroupMachine {
+    store: Arc<GroupStore>,
+    hook: Arc<dyn AppliedHook>,
+    failure: Failure,
+    current: Arc<Mutex<Current>>,
+}
+
+impl GroupMachine {
+    /// Begins at the stored position.
+    pub fn new(
+        store: Arc<GroupStore>,
+        meta: &GroupMeta,
+        hook: Arc<dyn AppliedHook>,
+        failure: Failure,
+    ) -> Result<Self, StoreError> {
+        let position = if meta.applied.is_empty() {
+            Position::default()
+        } else {
+            let group = store.group();
+            record::decode("position", POSITION_V1, &meta.applied)
+                .map_err(|error| StoreError::Record { group, error })?
+        };
+        let current = Arc::new(Mutex::new(Current { position, state: meta.state }));
+        Ok(Self { store, hook, failure, current })
+    }
+
+    /// Index of the last applied entry.
+    pub fn applied_index(&self) -> Option<u64> {
+        self.current.lock().position.applied.map(|id| id.index)
+    }
+
+    /// The replicated facts of the group as applied here.
+    pub fn state(&self) -> GroupState {
+        self.current.lock().state
+    }
+
+    /// Applies entries in one batch and answers them.
+    fn apply_batch(&self, entries: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>) -> Result<(), StoreError> {
+        let mut current = self.current.lock();
+        let mut position = current.position.clone();
+        let mut batch = Batch::new(self.store.as_ref(), current.state);
+        let mut answers = Vec::with_capacity(entries.len());
+        for (entry, responder) in entries {
+            position.applied = Some(entry.log_id());
+            let mut replies = Vec::new();
+            match &entry.payload {
+                EntryPayload::Blank => {}
+                EntryPayload::Normal(payload) => {
+                    let group = self.store.group();
+                    let ops = command::decode(&payload.0).map_err(|error| StoreError::Record { group, error })?;
+                    for op in &ops {
+                        replies.push(batch.apply(op)?);
+                    }
+                }
+                EntryPayload::Membership(membership) => {
+                    position.membership = StoredMembershipOf::<TypeConfig>::new(position.applied, membership.clone());
+                }
+            }
+            answers.extend(responder.map(|responder| (responder, Replies(replies))));
+        }
+        let (state, mut changes) = batch.finish();
+        let next = Current { position, state };
+        self.store.commit(&next.meta(), &mut changes)?;
+        *current = next;
+        self.hook.applied(self.store.group(), &state, &changes);
+        drop(current);
+        answers.into_iter().for_each(|(responder, replies)| responder.send(replies));
+        Ok(())
+    }
+
+    /// A fault of the store ends the node, not only this group.
+    fn fatal<T>(&self, result: Result<T, StoreError>) -> Result<T, io::Error> {
+        result.map_err(|error| {
+            self.failure.report(error.to_string());
+            io::Error::other(error)
+        })
+    }
+
+    fn snapshot(&self) -> SnapshotOf<TypeConfig, Snapshot> {
+        let current = self.current.lock();
+        let meta = SnapshotMetaOf::<TypeConfig> {
+            last_log_id: current.position.applied,
+            last_membership: current.position.membership.clone(),
+        };
+        openraft::storage::Snapshot { meta, snapshot: Snapshot::take(&self.store, current.meta()) }
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for GroupMachine {
+    type SnapshotData = Snapshot;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(
+        &mut self,
+    ) -> Result<(Option<LogIdOf<TypeConfig>>, StoredMembershipOf<TypeConfig>), io::Error> {
+        let current = self.current.lock();
+        Ok((current.position.applied, current.position.membership.clone()))
+    }
+
+    async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
+    where
+        S: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + Send,
+    {
+        let (mut batch, mut bytes) = (Vec::new(), 0);
+        while let Some(item) = entries.next().await {
+            let (entry, responder) = item?;
+            if let EntryPayload::Normal(payload) = &entry.payload {
+                bytes += payload.0.len();
+            }
+            batch.push((entry, responder));
+            if bytes >= BATCH_BYTES_MAX {
+                self.fatal(self.apply_batch(std::mem::take(&mut batch)))?;
+                bytes = 0;
+            }
+        }
+        if batch.is_empty() { Ok(()) } else { self.fatal(self.apply_batch(batch)) }
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(
+        &mut self,
+        meta: &SnapshotMetaOf<TypeConfig>,
+        snapshot: Snapshot,
+    ) -> Result<(), io::Error> {
+        self.fatal(self.store.install(&snapshot))?;
+        let position = Position { applied: meta.last_log_id, membership: meta.last_membership.clone() };
+        *self.current.lock() = Current { position, state: snapshot.meta.state };
+        Ok(())
+    }
+
+    /// The state itself is the snapshot: it is as new as what was applied.
+    async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Snapshot>>, io::Error> {
+        Ok(self.applied_index().map(|_| self.snapshot()))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for GroupMachine {
+    type SnapshotData = Snapshot;
+
+    /// The log is purged up to what this returns: it must be on disk first.
+    async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Snapshot>, io::Error> {
+        let snapshot = self.snapshot();
+        let persisted = self.store.kv().persist().await;
+        self.fatal(persisted.map_err(StoreError::from))?;
+        Ok(snapshot)
+    }
+}

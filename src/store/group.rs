@@ -1,0 +1,256 @@
+//! One group's part of the state: what the machine reads, what is committed after each entry, and the due index.
+//!
+//! Called by `raft/machine.rs` (the only writer) and by the firing (scans and the low-water mark).
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use serde::{Deserialize, Serialize};
+
+use crate::core::machine::{Changes, DueEntry, GroupState, View};
+use crate::core::record::{self, RecordError};
+use crate::core::task::{TaskSpec, TaskState};
+use crate::id::{GroupCount, GroupId, TaskKey};
+use crate::store::key::{self, Fact, Table};
+use crate::store::kv::{Kv, KvError, Row, Write};
+
+const META_V1: u8 = 1;
+
+/// Why the state of a group cannot be read or written. Always final for the node.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum StoreError {
+    /// The store below failed.
+    #[error(transparent)]
+    Kv(#[from] KvError),
+    /// A record does not decode.
+    #[error("group {group}: {error}. Start with --rejoin to set the directory aside")]
+    Record {
+        /// The group.
+        group: GroupId,
+        /// What is wrong with it.
+        error: RecordError,
+    },
+    /// The tables are at different log positions, or a table hides rows that it holds.
+    #[error("group {group}: {what}; the state is damaged. Start with --rejoin to set the directory aside")]
+    Torn {
+        /// The group.
+        group: GroupId,
+        /// What differs.
+        what: String,
+    },
+}
+
+/// What is stored about a group as a whole.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GroupMeta {
+    /// Position in the group's log and its membership there, encoded by the caller; empty before the first entry.
+    pub applied: Vec<u8>,
+    /// The replicated facts of the group.
+    pub state: GroupState,
+}
+
+/// An entry of the due index.
+pub type Due = (u64, TaskKey, DueEntry);
+
+/// One group's rows in the store.
+#[derive(Debug)]
+pub struct GroupStore {
+    kv: Arc<dyn Kv>,
+    groups: GroupCount,
+    group: GroupId,
+    /// Below this instant there is no entry in the due index. Held over a commit, so that an entry put below the mark and
+    /// a move of the mark cannot pass each other.
+    low_water_ms: Mutex<u64>,
+}
+
+impl GroupStore {
+    /// Opens the group's rows and checks that all tables are at the same position.
+    pub fn open(kv: Arc<dyn Kv>, groups: GroupCount, group: GroupId) -> Result<(Self, GroupMeta), StoreError> {
+        let meta = load_meta(kv.as_ref(), group)?;
+        let low_water = kv.get(Table::Due, &key::fact(Fact::LowWater, group))?;
+        let low_water = low_water.and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?)));
+        let store = Self {
+            kv,
+            groups,
+            group,
+            low_water_ms: Mutex::new(low_water.unwrap_or(0)),
+        };
+        Ok((store, meta))
+    }
+
+    /// The group.
+    pub fn group(&self) -> GroupId {
+        self.group
+    }
+
+    /// How many groups share the store.
+    pub fn groups(&self) -> GroupCount {
+        self.groups
+    }
+
+    /// The store below.
+    pub fn kv(&self) -> &Arc<dyn Kv> {
+        &self.kv
+    }
+
+    /// Writes what a batch of entries changed, together with the position after it, all or nothing. Takes the rows of
+    /// specs and states out of `changes`, so that no body is copied.
+    pub fn commit(&self, meta: &GroupMeta, changes: &mut Changes) -> Result<(), StoreError> {
+        let mut writes = Vec::with_capacity(4 + changes.specs.len() + changes.states.len() + changes.dues.len());
+        let mut task_rows = |table: Table, rows: &mut Vec<(TaskKey, Option<Vec<u8>>)>| {
+            writes.extend(rows.drain(..).map(|(key, value)| Write {
+                table,
+                key: key::task(key).to_vec(),
+                value,
+            }));
+        };
+        task_rows(Table::Spec, &mut changes.specs);
+        task_rows(Table::State, &mut changes.states);
+        let mut low_water_ms = self.low_water_ms.lock();
+        let lowest = changes
+            .dues
+            .iter()
+            .filter(|(.., entry)| entry.is_some())
+            .map(|(at, ..)| *at)
+            .min();
+        for (at, key, entry) in &changes.dues {
+            let value = entry.map(|entry| key::due_entry(entry).to_vec());
+            writes.push(Write {
+                table: Table::Due,
+                key: key::due(self.group, *at, *key).to_vec(),
+                value,
+            });
+        }
+        let lowered = lowest.filter(|lowest| lowest < &*low_water_ms);
+        writes.extend(lowered.map(|at_ms| self.low_water_write(at_ms)));
+        writes.extend(self.meta_writes(meta));
+        self.kv.commit(writes)?;
+        *low_water_ms = lowered.unwrap_or(*low_water_ms);
+        Ok(())
+    }
+
+    /// Up to `limit` due-index entries from `from` on and before `to_ms`, in order.
+    pub fn dues(&self, from: (u64, TaskKey), to_ms: u64, limit: usize) -> Result<Vec<Due>, StoreError> {
+        let first = key::due(self.group, from.0, from.1);
+        let rows = self
+            .kv
+            .scan(Table::Due, &first, &key::due_from(self.group, to_ms), limit)?;
+        let parse = |(key, entry): Row| {
+            let (_, at_ms, key) = key::parse_due(&key)?;
+            Some((at_ms, key, key::parse_due_entry(&entry)?))
+        };
+        let torn = || StoreError::Torn {
+            group: self.group,
+            what: "the due index holds a row of another layout".into(),
+        };
+        rows.into_iter().map(|row| parse(row).ok_or_else(torn)).collect()
+    }
+
+    /// Below this instant the due index is empty: every scan begins here, never at the tombstones before it.
+    pub fn low_water_ms(&self) -> u64 {
+        *self.low_water_ms.lock()
+    }
+
+    /// Moves the low-water mark up to the first entry, but not beyond `to_ms`. Local to this replica and not synced: an
+    /// older mark after a crash only makes the next scan longer.
+    pub fn raise_low_water(&self, to_ms: u64) -> Result<u64, StoreError> {
+        let mut low_water_ms = self.low_water_ms.lock();
+        let first = self.dues((*low_water_ms, TaskKey([0; 16])), to_ms, 1)?;
+        let raised = first.first().map_or(to_ms, |(at_ms, ..)| *at_ms);
+        if raised > *low_water_ms {
+            self.kv.commit(vec![self.low_water_write(raised)])?;
+            *low_water_ms = raised;
+        }
+        Ok(*low_water_ms)
+    }
+
+    pub(super) fn meta_writes(&self, meta: &GroupMeta) -> [Write; 3] {
+        let key = key::fact(Fact::Applied, self.group).to_vec();
+        let row = |table, value: Vec<u8>| Write {
+            table,
+            key: key.clone(),
+            value: Some(value),
+        };
+        [
+            row(Table::Spec, meta.applied.clone()),
+            row(Table::State, record::versioned(META_V1, meta)),
+            row(Table::Due, meta.applied.clone()),
+        ]
+    }
+
+    pub(super) fn reset_low_water(&self) -> Result<(), StoreError> {
+        let mut low_water_ms = self.low_water_ms.lock();
+        self.kv.commit(vec![self.low_water_write(0)])?;
+        *low_water_ms = 0;
+        Ok(())
+    }
+
+    fn low_water_write(&self, at_ms: u64) -> Write {
+        let key = key::fact(Fact::LowWater, self.group).to_vec();
+        Write {
+            table: Table::Due,
+            key,
+            value: Some(at_ms.to_be_bytes().to_vec()),
+        }
+    }
+
+    fn decoded<T>(&self, result: Result<T, RecordError>) -> Result<T, StoreError> {
+        result.map_err(|error| StoreError::Record {
+            group: self.group,
+            error,
+        })
+    }
+}
+
+impl View for GroupStore {
+    type Error = StoreError;
+
+    fn state(&self, key: TaskKey) -> Result<Option<TaskState>, StoreError> {
+        let bytes = self.kv.get(Table::State, &key::task(key))?;
+        bytes
+            .map(|bytes| self.decoded(record::decode_state(&bytes)))
+            .transpose()
+    }
+
+    fn spec(&self, key: TaskKey) -> Result<Option<TaskSpec>, StoreError> {
+        let bytes = self.kv.get(Table::Spec, &key::task(key))?;
+        bytes.map(|bytes| self.decoded(record::decode_spec(&bytes))).transpose()
+    }
+}
+
+/// Reads the group's position from every table, by point read and by scan: a damaged journal can leave tables at
+/// different positions, and a lost one makes scans hide rows that point reads still see.
+fn load_meta(kv: &dyn Kv, group: GroupId) -> Result<GroupMeta, StoreError> {
+    let torn = |what: String| StoreError::Torn { group, what };
+    let key = key::fact(Fact::Applied, group);
+    let mut rows = Vec::new();
+    for table in Table::ALL {
+        let row = kv.get(table, &key)?;
+        let end = [&key[..], &[0]].concat();
+        let scanned = kv.scan(table, &key, &end, 1)?.pop().map(|(_, value)| value);
+        if row != scanned {
+            return Err(torn(format!("table {} hides rows that it holds", table.name())));
+        }
+        rows.push(row);
+    }
+    if kv.get(Table::State, &key::fact(Fact::Installing, group))?.is_some() {
+        return Err(torn("the installation of a snapshot was cut short".into()));
+    }
+    let meta = match &rows[Table::State as usize] {
+        None => GroupMeta::default(),
+        Some(bytes) => {
+            record::decode("group meta", META_V1, bytes).map_err(|error| StoreError::Record { group, error })?
+        }
+    };
+    let wanted = rows[Table::State as usize].is_some().then_some(&meta.applied[..]);
+    for table in [Table::Spec, Table::Due] {
+        if rows[table as usize].as_deref() != wanted {
+            let what = format!("table {} is at another log position than table state", table.name());
+            return Err(torn(what));
+        }
+    }
+    Ok(meta)
+}
+
+#[cfg(test)]
+mod tests;

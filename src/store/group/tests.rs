@@ -1,0 +1,161 @@
+//! The group store on a real database in a temporary directory.
+
+use super::*;
+use crate::core::command::Op;
+use crate::core::machine::{Batch, Wake};
+use crate::core::task::Schedule;
+use crate::id::TaskId;
+use crate::store::Snapshot;
+use crate::store::fjall_kv::FjallKv;
+
+struct Fixture {
+    directory: tempfile::TempDir,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        Self {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+        }
+    }
+
+    fn open(&self) -> (GroupStore, GroupMeta) {
+        let kv = FjallKv::open(self.directory.path(), 8 << 20).expect("opens");
+        let groups = GroupCount::new(1).expect("a divisor");
+        GroupStore::open(Arc::new(kv), groups, GroupId(0)).expect("undamaged")
+    }
+}
+
+fn key_of(id: &str) -> TaskKey {
+    TaskId::parse(id).expect("valid").key()
+}
+
+fn create(store: &GroupStore, meta: &mut GroupMeta, id: &str, due_ms: u64) {
+    let spec = record::encode_spec(&TaskSpec {
+        id: TaskId::parse(id).expect("valid"),
+        schedule: Schedule::Once { at_ms: due_ms },
+        url: "http://x/".into(),
+        body: b"{}".to_vec(),
+        created_ms: 1,
+    });
+    run(
+        store,
+        meta,
+        &Op::Create {
+            key: key_of(id),
+            spec: &spec,
+            due_ms,
+            target: 9,
+        },
+    );
+}
+
+fn run(store: &GroupStore, meta: &mut GroupMeta, op: &Op<'_>) {
+    let mut batch = Batch::new(store, meta.state);
+    batch.apply(op).expect("readable");
+    let (state, mut changes) = batch.finish();
+    meta.state = state;
+    meta.applied.push(1);
+    store.commit(meta, &mut changes).expect("writable");
+}
+
+#[test]
+fn what_was_committed_is_there_after_a_reopen() {
+    let fixture = Fixture::new();
+    let (store, mut meta) = fixture.open();
+    create(&store, &mut meta, "a", 50);
+    drop(store);
+    let (store, reopened) = fixture.open();
+    assert_eq!(reopened, meta);
+    assert_eq!(
+        store.state(key_of("a")).expect("readable").expect("there").next_due_ms,
+        Some(50)
+    );
+    assert_eq!(
+        store.spec(key_of("a")).expect("readable").expect("there").url,
+        "http://x/"
+    );
+    let entry = DueEntry {
+        wake: Wake::Fire,
+        target: 9,
+    };
+    assert_eq!(
+        store.dues((0, TaskKey([0; 16])), 100, 10).expect("readable"),
+        [(50, key_of("a"), entry)]
+    );
+}
+
+#[test]
+fn the_low_water_mark_never_passes_an_entry() {
+    let fixture = Fixture::new();
+    let (store, mut meta) = fixture.open();
+    create(&store, &mut meta, "a", 50);
+    assert_eq!(store.raise_low_water(40).expect("works"), 40);
+    assert_eq!(store.raise_low_water(90).expect("works"), 50, "stops at the entry");
+    run(
+        &store,
+        &mut meta,
+        &Op::Delete {
+            key: key_of("a"),
+            at_ms: 45,
+            expire_ms: 200,
+        },
+    );
+    assert_eq!(store.raise_low_water(90).expect("works"), 90);
+    create(&store, &mut meta, "b", 60);
+    assert_eq!(store.low_water_ms(), 60, "an entry below the mark lowers it");
+    drop(store);
+    assert_eq!(fixture.open().0.low_water_ms(), 60);
+}
+
+#[test]
+fn a_snapshot_installs_exactly_the_rows_of_its_moment() {
+    let (source, target) = (Fixture::new(), Fixture::new());
+    let (store, mut meta) = source.open();
+    for n in 0..3_000 {
+        create(&store, &mut meta, &format!("t{n}"), 10 + n);
+    }
+    let snapshot = Snapshot::take(&store, meta.clone());
+    run(
+        &store,
+        &mut meta,
+        &Op::Delete {
+            key: key_of("t0"),
+            at_ms: 1,
+            expire_ms: 9,
+        },
+    );
+    let (other, mut other_meta) = target.open();
+    create(&other, &mut other_meta, "gone", 5);
+    other.install(&snapshot).expect("installs");
+    drop(other);
+    let (other, installed) = target.open();
+    assert_eq!(installed, snapshot.meta);
+    assert_eq!(
+        other
+            .dues((0, TaskKey([0; 16])), u64::MAX, 9_999)
+            .expect("readable")
+            .len(),
+        3_000
+    );
+    assert!(other.spec(key_of("t0")).expect("readable").is_some());
+    assert!(other.state(key_of("gone")).expect("readable").is_none());
+}
+
+#[test]
+fn tables_at_different_positions_are_refused() {
+    let fixture = Fixture::new();
+    let (store, mut meta) = fixture.open();
+    create(&store, &mut meta, "a", 50);
+    let key = key::fact(Fact::Applied, GroupId(0)).to_vec();
+    store
+        .kv()
+        .commit(vec![Write {
+            table: Table::Due,
+            key,
+            value: Some(vec![9]),
+        }])
+        .expect("writable");
+    let reopened = GroupStore::open(store.kv().clone(), store.groups(), GroupId(0));
+    assert!(matches!(reopened, Err(StoreError::Torn { .. })), "{reopened:?}");
+}

@@ -1,0 +1,13 @@
+//! The state of this node's groups on disk, over one small key-value seam.
+//!
+//! Written without fsync in one atomic batch per applied entry; after a crash the log is replayed from the applied
+//! position. `fjall_kv.rs` is the only user of fjall; a simulator puts its own [`Kv`] in its place.
+pub mod fjall_kv;
+pub mod group;
+pub mod key;
+pub mod kv;
+pub mod snapshot;
+
+pub use group::{Due, GroupMeta, GroupStore, StoreError};
+pub use kv::{Kv, KvError};
+pub use snapshot::Snapshot;
