@@ -8,4 +8,6 @@ pub mod failure;
 pub mod id;
 pub mod identity;
 pub mod limits;
+pub mod readiness;
+pub mod router;
 pub mod store;
