@@ -1,4 +1,5 @@
 //! xcron, a timer service.
+pub mod api;
 pub mod cli;
 pub mod clock;
 pub mod config;
