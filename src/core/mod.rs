@@ -8,4 +8,5 @@ pub mod machine;
 pub mod record;
 pub mod retry;
 pub mod schedule;
+pub mod target;
 pub mod task;

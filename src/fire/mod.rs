@@ -6,6 +6,5 @@ pub mod deliver;
 pub mod dispatch;
 pub mod group;
 pub mod queues;
-pub mod target;
 pub mod window;
 pub mod windows;
