@@ -56,7 +56,9 @@ pub enum NodeError {
     #[error("cannot start the log's thread: {0}")]
     Thread(std::io::Error),
     /// A fault while running: what was acknowledged is on disk, and nothing was acknowledged after the fault.
-    #[error("the node has stopped itself: {0}. Everything it acknowledged is on disk; repair the cause and start it again")]
+    #[error(
+        "the node has stopped itself: {0}. Everything it acknowledged is on disk; repair the cause and start it again"
+    )]
     Fault(String),
 }
 
@@ -97,7 +99,15 @@ impl World {
         let identity = data.identity(config.groups, entropy.as_ref())?;
         let log_files = Arc::new(data.open_log()?);
         let kv = Arc::new(FjallKv::open(&data.state(), config.store.cache_bytes)?);
-        Ok(Self { clock, entropy, deliver: Arc::new(deliver), identity, log_files, kv, data: Some(data) })
+        Ok(Self {
+            clock,
+            entropy,
+            deliver: Arc::new(deliver),
+            identity,
+            log_files,
+            kv,
+            data: Some(data),
+        })
     }
 }
 
@@ -125,7 +135,10 @@ pub async fn run<L: api::Listen>(
         fault = node.failure.wait() => Err(NodeError::Fault(fault)),
         () = serving => Ok(()),
     };
-    let why = result.as_ref().err().map_or("the node is stopping".to_owned(), ToString::to_string);
+    let why = result
+        .as_ref()
+        .err()
+        .map_or("the node is stopping".to_owned(), ToString::to_string);
     readiness.send_replace(Readiness::NotReady(why));
     node.metrics.set_ready(false);
     drop(stop_api);
@@ -196,7 +209,17 @@ impl Node {
             tokio::spawn(firing.run());
         }
         let (clock, entropy) = (world.clock, world.entropy);
-        Ok(Self { config, clock, entropy, metrics, failure, groups, windows, dispatcher, _data: world.data })
+        Ok(Self {
+            config,
+            clock,
+            entropy,
+            metrics,
+            failure,
+            groups,
+            windows,
+            dispatcher,
+            _data: world.data,
+        })
     }
 
     /// The API server over this node.
@@ -248,7 +271,10 @@ impl Node {
 
 /// Opens the log stream and starts its writer on a thread of its own: it blocks on the disk.
 fn open_log(world: &World, metrics: &Arc<Metrics>, failure: &Failure) -> Result<Wal, NodeError> {
-    let options = wal::Options { new_log_id: world.entropy.next_u64(), ..wal::Options::default() };
+    let options = wal::Options {
+        new_log_id: world.entropy.next_u64(),
+        ..wal::Options::default()
+    };
     let observe = Arc::new(LogMetrics(metrics.clone()));
     let (wal, writer) = wal::open(world.log_files.clone(), options, world.clock.clone(), observe)?;
     let failure = failure.clone();
@@ -257,7 +283,10 @@ fn open_log(world: &World, metrics: &Arc<Metrics>, failure: &Failure) -> Result<
             failure.report(error.to_string());
         }
     };
-    std::thread::Builder::new().name("xcron-log".into()).spawn(run).map_err(NodeError::Thread)?;
+    std::thread::Builder::new()
+        .name("xcron-log".into())
+        .spawn(run)
+        .map_err(NodeError::Thread)?;
     Ok(wal)
 }
 
@@ -278,7 +307,11 @@ impl api::ApiObserve for ApiMetrics {
     }
 
     fn connections(&self, open: bool) {
-        if open { self.0.inc_api_connections() } else { self.0.dec_api_connections() }
+        if open {
+            self.0.inc_api_connections()
+        } else {
+            self.0.dec_api_connections()
+        }
     }
 }
 

@@ -103,7 +103,11 @@ impl Deliver for HttpDeliver {
             match request.send().await {
                 Ok(response) => answer(response).await,
                 Err(error) => {
-                    tracing::debug!(task = attempt.task_id, error = describe(&error), "a callback had no answer");
+                    tracing::debug!(
+                        task = attempt.task_id,
+                        error = describe(&error),
+                        "a callback had no answer"
+                    );
                     Answer::None { kind: classify(&error) }
                 }
             }

@@ -51,7 +51,14 @@ impl Window {
     /// An empty window that begins at the group's low-water mark.
     pub fn new(generation: u64, low_water_ms: u64, entries_max: usize) -> Self {
         let end = (low_water_ms, LOWEST_KEY);
-        Self { generation, end, due: BTreeMap::new(), busy: HashMap::new(), held: 0, entries_max }
+        Self {
+            generation,
+            end,
+            due: BTreeMap::new(),
+            busy: HashMap::new(),
+            held: 0,
+            entries_max,
+        }
     }
 
     /// The leadership under which it was opened.
@@ -116,7 +123,10 @@ impl Window {
             last = Some((at_ms, key));
         }
         if let Some((at_ms, key)) = last.filter(|_| is_cut) {
-            let end = (at_ms, TaskKey((u128::from_be_bytes(key.0).saturating_add(1)).to_be_bytes()));
+            let end = (
+                at_ms,
+                TaskKey((u128::from_be_bytes(key.0).saturating_add(1)).to_be_bytes()),
+            );
             self.end = self.end.min(end);
             self.due.split_off(&self.end);
         }

@@ -26,18 +26,25 @@ async fn misbehave(mut stream: TcpStream, seen: mpsc::UnboundedSender<String>) {
     let mut bytes = Vec::new();
     let (head, length) = loop {
         let mut chunk = [0; 4_096];
-        let Ok(n @ 1..) = stream.read(&mut chunk).await else { return };
+        let Ok(n @ 1..) = stream.read(&mut chunk).await else {
+            return;
+        };
         bytes.extend_from_slice(&chunk[..n]);
         let text = String::from_utf8_lossy(&bytes).into_owned();
         if let Some(end) = text.find("\r\n\r\n") {
             let head = text[..end].to_lowercase();
-            let length = head.split("content-length: ").nth(1).and_then(|rest| rest.lines().next()?.parse().ok());
+            let length = head
+                .split("content-length: ")
+                .nth(1)
+                .and_then(|rest| rest.lines().next()?.parse().ok());
             break (text[..end].to_owned(), end + 4 + length.unwrap_or(0));
         }
     };
     while bytes.len() < length {
         let mut chunk = [0; 4_096];
-        let Ok(n @ 1..) = stream.read(&mut chunk).await else { return };
+        let Ok(n @ 1..) = stream.read(&mut chunk).await else {
+            return;
+        };
         bytes.extend_from_slice(&chunk[..n]);
     }
     let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
@@ -51,7 +58,10 @@ async fn misbehave(mut stream: TcpStream, seen: mpsc::UnboundedSender<String>) {
         "/broken" => "HTTP/1.1 500 Broken\r\ncontent-length: 0\r\n\r\n".to_owned(),
         "/half" => "HTTP/1.1 200 O".to_owned(),
         "/headers" => format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(100_000)),
-        "/huge" => format!("HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n{}", "x".repeat(1 << 20)),
+        "/huge" => format!(
+            "HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n{}",
+            "x".repeat(1 << 20)
+        ),
         "/drip" => "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nx".to_owned(),
         "/garbage" => "\0\x01\x02 not http at all\r\n\r\n".to_owned(),
         _ => String::new(),
@@ -78,12 +88,19 @@ fn attempt(url: String) -> Attempt {
 }
 
 fn client() -> HttpDeliver {
-    let options = DeliverOptions { timeout_ms: 700, connect_timeout_ms: 500, idle_per_target_max: 8 };
+    let options = DeliverOptions {
+        timeout_ms: 700,
+        connect_timeout_ms: 500,
+        idle_per_target_max: 8,
+    };
     HttpDeliver::new(options).expect("builds")
 }
 
 fn status(code: u16) -> Answer {
-    Answer::Status { code, retry_after_ms: None }
+    Answer::Status {
+        code,
+        retry_after_ms: None,
+    }
 }
 
 #[tokio::test]
@@ -95,13 +112,24 @@ async fn every_kind_of_answer_is_told_apart() {
         ("empty", status(204)),
         ("moved", status(302)),
         ("gone", status(410)),
-        ("busy", Answer::Status { code: 429, retry_after_ms: Some(7_000) }),
+        (
+            "busy",
+            Answer::Status {
+                code: 429,
+                retry_after_ms: Some(7_000),
+            },
+        ),
         ("broken", status(500)),
         ("half", Answer::None { kind: NoAnswer::Reset }),
         ("close", Answer::None { kind: NoAnswer::Reset }),
         ("headers", Answer::None { kind: NoAnswer::Reset }),
         ("garbage", Answer::None { kind: NoAnswer::Reset }),
-        ("hang", Answer::None { kind: NoAnswer::Timeout }),
+        (
+            "hang",
+            Answer::None {
+                kind: NoAnswer::Timeout,
+            },
+        ),
         ("drip", status(200)),
         ("huge", status(200)),
     ] {
@@ -112,10 +140,19 @@ async fn every_kind_of_answer_is_told_apart() {
 
 #[tokio::test]
 async fn a_target_that_is_not_there_and_urls_that_are_none() {
-    let free = TcpListener::bind("127.0.0.1:0").await.expect("a free port").local_addr().expect("bound");
+    let free = TcpListener::bind("127.0.0.1:0")
+        .await
+        .expect("a free port")
+        .local_addr()
+        .expect("bound");
     let client = client();
     let answer = client.deliver(attempt(format!("http://{free}/"))).await;
-    assert_eq!(answer, Answer::None { kind: NoAnswer::Connect });
+    assert_eq!(
+        answer,
+        Answer::None {
+            kind: NoAnswer::Connect
+        }
+    );
     for url in ["ftp://127.0.0.1/", "not a url", ""] {
         let answer = client.deliver(attempt(url.into())).await;
         assert_eq!(answer, Answer::None { kind: NoAnswer::BadUrl }, "{url}");

@@ -6,7 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ENTRY: DueEntry = DueEntry { wake: Wake::Fire, target: 1 };
+const ENTRY: DueEntry = DueEntry {
+    wake: Wake::Fire,
+    target: 1,
+};
 
 fn key(n: u8) -> TaskKey {
     TaskKey([n; 16])
