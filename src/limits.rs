@@ -38,6 +38,11 @@ pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Largest configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1 << 20;
 
+/// Longest time one attempt may be given, in milliseconds.
+pub const ATTEMPT_TIMEOUT_MS_MAX: u64 = 600_000;
+/// Most idle connections kept to one target.
+pub const IDLE_PER_TARGET_MAX: usize = 1_024;
+
 const _: () = assert!(BODY_BYTES_MAX + URL_BYTES_MAX + CRON_BYTES_MAX + 1_024 < ENTRY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(SHARDS.is_multiple_of(GROUPS_DEFAULT));

@@ -137,7 +137,7 @@ impl Dispatcher {
             return Ok(Vec::new());
         };
         let mut settles = Vec::with_capacity(due.len());
-        let body = Bytes::from(spec.body);
+        let (url, body): (Arc<str>, _) = (spec.url.into(), Bytes::from(spec.body));
         for attempt in due {
             let now_ms = parts.clock.wall_ms();
             let may_start = parts
@@ -149,9 +149,9 @@ impl Dispatcher {
             }
             parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
             let answer = parts.deliver.deliver(Attempt {
-                url: spec.url.clone(),
+                url: url.clone(),
                 body: body.clone(),
-                task_id: spec.id.as_str().to_owned(),
+                task_id: spec.id.clone(),
                 fire_id: FireId::new(fire.key, state.revision, attempt.due_ms),
                 due_ms: attempt.due_ms,
                 attempt: attempt.attempt,

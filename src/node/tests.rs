@@ -169,7 +169,7 @@ async fn a_deleted_task_is_not_fired_and_its_id_stays_taken() {
         .await
         .expect("stored");
     fixture.wait_for_attempts(1).await;
-    assert_eq!(fixture.targets.attempts.lock()[0].0.task_id, "later");
+    assert_eq!(fixture.targets.attempts.lock()[0].0.task_id.as_str(), "later");
     stop(node).await;
 }
 
@@ -224,7 +224,7 @@ async fn failures_are_retried_with_the_same_fire_id_and_410_stops() {
     let attempts = std::mem::take(&mut *fixture.targets.attempts.lock());
     let of_second: Vec<_> = attempts
         .iter()
-        .filter(|(attempt, _)| attempt.task_id == "second")
+        .filter(|(attempt, _)| attempt.task_id.as_str() == "second")
         .collect();
     assert_eq!(of_second.len(), 2);
     assert_eq!(of_second[0].0.fire_id, of_second[1].0.fire_id);
