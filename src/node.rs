@@ -19,6 +19,7 @@ use crate::fire::group::GroupFiring;
 use crate::fire::queues::QueueLimits;
 use crate::fire::windows::Windows;
 use crate::identity::{DataDirectory, Identity, IdentityError};
+use crate::limits::IDLE_PER_TARGET_MAX;
 use crate::metrics::Metrics;
 use crate::raft::{self, Groups};
 use crate::readiness::Readiness;
@@ -56,7 +57,9 @@ pub enum NodeError {
     #[error("cannot start the log's thread: {0}")]
     Thread(std::io::Error),
     /// A fault while running: what was acknowledged is on disk, and nothing was acknowledged after the fault.
-    #[error("the node has stopped itself: {0}. Everything it acknowledged is on disk; repair the cause and start it again")]
+    #[error(
+        "the node has stopped itself: {0}. Everything it acknowledged is on disk; repair the cause and start it again"
+    )]
     Fault(String),
 }
 
@@ -83,10 +86,11 @@ impl World {
     pub fn open(config: &Config) -> Result<Self, NodeError> {
         let clock = Arc::new(SystemClock::default());
         let entropy = Arc::new(SystemEntropy::default());
-        let deliver = HttpDeliver::new(DeliverOptions {
+        let deliver = HttpDeliver::new(&DeliverOptions {
             timeout_ms: config.fire.timeout_ms,
             connect_timeout_ms: config.fire.connect_timeout_ms,
-            idle_per_target_max: config.fire.in_flight_per_target_max as usize,
+            idle_per_target: (config.fire.in_flight_per_target_max as usize).min(IDLE_PER_TARGET_MAX),
+            extra_roots_pem: None,
         })?;
         let data = DataDirectory::open(&config.data)?;
         if config.rejoin
@@ -97,7 +101,15 @@ impl World {
         let identity = data.identity(config.groups, entropy.as_ref())?;
         let log_files = Arc::new(data.open_log()?);
         let kv = Arc::new(FjallKv::open(&data.state(), config.store.cache_bytes)?);
-        Ok(Self { clock, entropy, deliver: Arc::new(deliver), identity, log_files, kv, data: Some(data) })
+        Ok(Self {
+            clock,
+            entropy,
+            deliver: Arc::new(deliver),
+            identity,
+            log_files,
+            kv,
+            data: Some(data),
+        })
     }
 }
 
@@ -125,7 +137,10 @@ pub async fn run<L: api::Listen>(
         fault = node.failure.wait() => Err(NodeError::Fault(fault)),
         () = serving => Ok(()),
     };
-    let why = result.as_ref().err().map_or("the node is stopping".to_owned(), ToString::to_string);
+    let why = result
+        .as_ref()
+        .err()
+        .map_or("the node is stopping".to_owned(), ToString::to_string);
     readiness.send_replace(Readiness::NotReady(why));
     node.metrics.set_ready(false);
     drop(stop_api);
@@ -196,7 +211,17 @@ impl Node {
             tokio::spawn(firing.run());
         }
         let (clock, entropy) = (world.clock, world.entropy);
-        Ok(Self { config, clock, entropy, metrics, failure, groups, windows, dispatcher, _data: world.data })
+        Ok(Self {
+            config,
+            clock,
+            entropy,
+            metrics,
+            failure,
+            groups,
+            windows,
+            dispatcher,
+            _data: world.data,
+        })
     }
 
     /// The API server over this node.
@@ -214,21 +239,22 @@ impl Node {
             self.config.retention_secs * 1_000,
             deadline,
         );
+        let observe: Arc<dyn api::ApiObserve> = Arc::new(ApiMetrics(self.metrics.clone()));
         let state = api::ApiState {
             tasks: Arc::new(router),
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
             readiness,
             metrics_text: self.metrics_text(),
-            observe: Arc::new(ApiMetrics(self.metrics.clone())),
+            observe: observe.clone(),
         };
         let limits = api::ServeLimits {
-            connections_max: self.config.connections_max as usize,
+            connections_max: self.config.connections_max,
             header_timeout: Duration::from_millis(self.config.header_timeout_ms),
             // Longer than the router's own deadline, so that its answer still gets out.
             request_timeout: deadline + ANSWER_GRACE,
         };
-        api::serve(listener, state, limits, stop)
+        api::serve(listener, api::app(state), limits, observe, stop)
     }
 
     /// Encodes the metrics; gauges of the moment are set just before.
@@ -248,7 +274,10 @@ impl Node {
 
 /// Opens the log stream and starts its writer on a thread of its own: it blocks on the disk.
 fn open_log(world: &World, metrics: &Arc<Metrics>, failure: &Failure) -> Result<Wal, NodeError> {
-    let options = wal::Options { new_log_id: world.entropy.next_u64(), ..wal::Options::default() };
+    let options = wal::Options {
+        new_log_id: world.entropy.next_u64(),
+        ..wal::Options::default()
+    };
     let observe = Arc::new(LogMetrics(metrics.clone()));
     let (wal, writer) = wal::open(world.log_files.clone(), options, world.clock.clone(), observe)?;
     let failure = failure.clone();
@@ -257,7 +286,10 @@ fn open_log(world: &World, metrics: &Arc<Metrics>, failure: &Failure) -> Result<
             failure.report(error.to_string());
         }
     };
-    std::thread::Builder::new().name("xcron-log".into()).spawn(run).map_err(NodeError::Thread)?;
+    std::thread::Builder::new()
+        .name("xcron-log".into())
+        .spawn(run)
+        .map_err(NodeError::Thread)?;
     Ok(wal)
 }
 
@@ -278,7 +310,11 @@ impl api::ApiObserve for ApiMetrics {
     }
 
     fn connections(&self, open: bool) {
-        if open { self.0.inc_api_connections() } else { self.0.dec_api_connections() }
+        if open {
+            self.0.inc_api_connections();
+        } else {
+            self.0.dec_api_connections();
+        }
     }
 }
 

@@ -1,8 +1,100 @@
-//! stub
-use std::sync::Arc; use std::time::Duration; use std::future::Future; use tokio::sync::watch;
-pub trait Listen: Send + 'static {} impl Listen for tokio::net::TcpListener {}
-#[derive(Clone,Copy)] pub enum Call { X } impl Call { pub fn name(self)->&'static str{"x"} }
-pub trait ApiObserve: Send+Sync { fn answered(&self, call: Call, code: u16, duration: Duration); fn connections(&self, open: bool); }
-pub struct ServeLimits{pub connections_max:usize,pub header_timeout:Duration,pub request_timeout:Duration}
-pub struct ApiState { pub tasks: Arc<dyn crate::router::Tasks>, pub clock: Arc<dyn crate::clock::Clock>, pub entropy: Arc<dyn crate::entropy::Entropy>, pub readiness: watch::Receiver<crate::readiness::Readiness>, pub metrics_text: Arc<dyn Fn()->String+Send+Sync>, pub observe: Arc<dyn ApiObserve> }
-pub fn serve<L:Listen>(_l:L,_s:ApiState,_x:ServeLimits,_stop: impl Future<Output=()>+Send+'static)->impl Future<Output=()>+Send+'static{async{}}
+//! The HTTP API: routes, what they need, and who is told of each answer. Only `api` knows HTTP servers.
+//!
+//! `compat.rs` has the three calls, `request.rs` what a request must hold, `envelope.rs` the form of an answer,
+//! `server.rs` the connections. Decides nothing about tasks: it checks, asks [`Tasks`], and answers. Used by `node.rs`.
+
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use axum::routing::{get, post};
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::entropy::Entropy;
+use crate::readiness::Readiness;
+use crate::router::Tasks;
+
+mod body;
+mod compat;
+mod envelope;
+mod health;
+mod json;
+mod request;
+mod server;
+mod url;
+
+pub use server::{Listen, ServeLimits, serve};
+
+/// A call of the API, as counted.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Call {
+    /// `POST /xcron/createTask`.
+    CreateTask,
+    /// `POST /xcron/deleteTask`.
+    DeleteTask,
+    /// `GET /xcron/queryTask`.
+    QueryTask,
+}
+
+impl Call {
+    /// The name in the path, and the label of the metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CreateTask => "createTask",
+            Self::DeleteTask => "deleteTask",
+            Self::QueryTask => "queryTask",
+        }
+    }
+}
+
+/// Told of what the API does. Called on the path of every request: it must not block.
+pub trait ApiObserve: Send + Sync + 'static {
+    /// A call was answered with `code` (0 = success) `duration` after its header had been read.
+    fn answered(&self, call: Call, code: u16, duration: Duration);
+    /// A connection was opened (`true`) or has ended (`false`).
+    fn connections(&self, open: bool);
+}
+
+/// What the handlers need.
+#[derive(Clone)]
+pub struct ApiState {
+    /// Where tasks are created, deleted and read.
+    pub tasks: Arc<dyn Tasks>,
+    /// Says what "now" is for a request, and how long it took.
+    pub clock: Arc<dyn Clock>,
+    /// Request ids come from here.
+    pub entropy: Arc<dyn Entropy>,
+    /// What `/readyz` tells.
+    pub readiness: watch::Receiver<Readiness>,
+    /// The text of `/metrics`, in the `OpenMetrics` format.
+    pub metrics_text: Arc<dyn Fn() -> String + Send + Sync>,
+    /// Told of every answer.
+    pub observe: Arc<dyn ApiObserve>,
+}
+
+impl fmt::Debug for ApiState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ApiState")
+            .field("readiness", &self.readiness)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Every route of the API.
+pub fn app(state: ApiState) -> Router {
+    Router::new()
+        .route("/xcron/createTask", post(compat::create))
+        .route("/xcron/deleteTask", post(compat::delete))
+        .route("/xcron/queryTask", get(compat::query))
+        .route("/healthz", get(health::alive))
+        .route("/readyz", get(health::ready))
+        .route("/metrics", get(health::metrics))
+        .fallback(compat::unknown_path)
+        .method_not_allowed_fallback(compat::wrong_method)
+        .with_state(Arc::new(state))
+}
+
+#[cfg(test)]
+mod tests;

@@ -81,7 +81,12 @@ pub struct RetryPolicy {
 impl Default for RetryPolicy {
     /// Three attempts within a minute.
     fn default() -> Self {
-        Self { attempts_max: 3, first_delay_ms: 5_000, delay_max_ms: 10 * 60 * 1_000, jitter_percent: 20 }
+        Self {
+            attempts_max: 3,
+            first_delay_ms: 5_000,
+            delay_max_ms: 10 * 60 * 1_000,
+            jitter_percent: 20,
+        }
     }
 }
 
@@ -91,16 +96,19 @@ impl RetryPolicy {
         let asked_ms = match answer {
             Answer::Status { code: 200..=299, .. } => return Decision::Delivered,
             Answer::Status { code: GONE, .. } => return Decision::Stop,
-            Answer::Status { code: TOO_MANY_REQUESTS | SERVICE_UNAVAILABLE, retry_after_ms } => {
-                retry_after_ms.unwrap_or(0).min(RETRY_AFTER_MS_MAX)
-            }
+            Answer::Status {
+                code: TOO_MANY_REQUESTS | SERVICE_UNAVAILABLE,
+                retry_after_ms,
+            } => retry_after_ms.unwrap_or(0).min(RETRY_AFTER_MS_MAX),
             Answer::Status { .. } | Answer::None { .. } => 0,
         };
         if attempt >= self.attempts_max {
             return Decision::Failed;
         }
         let delay_ms = self.delay_ms(attempt, random).max(asked_ms);
-        Decision::Retry { at_ms: now_ms.saturating_add(delay_ms) }
+        Decision::Retry {
+            at_ms: now_ms.saturating_add(delay_ms),
+        }
     }
 
     /// Delay after the attempt: exponential, bounded, with the policy's part of it drawn at random.
@@ -122,7 +130,10 @@ mod tests {
     const NOW: u64 = 1_000_000;
 
     fn status(code: u16) -> Answer {
-        Answer::Status { code, retry_after_ms: None }
+        Answer::Status {
+            code,
+            retry_after_ms: None,
+        }
     }
 
     #[test]
@@ -133,8 +144,21 @@ mod tests {
         assert_eq!(decide(1, status(410)), Decision::Stop);
         assert_eq!(decide(3, status(410)), Decision::Stop);
         assert_eq!(decide(3, status(500)), Decision::Failed);
-        assert_eq!(decide(3, Answer::None { kind: NoAnswer::Timeout }), Decision::Failed);
-        for failure in [status(301), status(404), status(500), Answer::None { kind: NoAnswer::Reset }] {
+        assert_eq!(
+            decide(
+                3,
+                Answer::None {
+                    kind: NoAnswer::Timeout
+                }
+            ),
+            Decision::Failed
+        );
+        for failure in [
+            status(301),
+            status(404),
+            status(500),
+            Answer::None { kind: NoAnswer::Reset },
+        ] {
             assert_eq!(decide(1, failure), Decision::Retry { at_ms: NOW + 4_000 });
             assert_eq!(decide(2, failure), Decision::Retry { at_ms: NOW + 8_000 });
         }
@@ -143,13 +167,33 @@ mod tests {
     #[test]
     fn retry_after_is_honoured_within_a_bound() {
         let policy = RetryPolicy::default();
-        let busy = |code, retry_after_ms| Answer::Status { code, retry_after_ms: Some(retry_after_ms) };
+        let busy = |code, retry_after_ms| Answer::Status {
+            code,
+            retry_after_ms: Some(retry_after_ms),
+        };
         let decide = |answer| policy.decide(1, &answer, NOW, 0);
         assert_eq!(decide(busy(429, 60_000)), Decision::Retry { at_ms: NOW + 60_000 });
-        assert_eq!(decide(busy(503, u64::MAX)), Decision::Retry { at_ms: NOW + RETRY_AFTER_MS_MAX });
-        assert_eq!(decide(busy(503, 1)), Decision::Retry { at_ms: NOW + 4_000 }, "never sooner than the policy");
-        assert_eq!(decide(busy(500, 60_000)), Decision::Retry { at_ms: NOW + 4_000 }, "only where it has a meaning");
-        assert_eq!(policy.decide(3, &busy(429, 1), NOW, 0), Decision::Failed, "attempts still count");
+        assert_eq!(
+            decide(busy(503, u64::MAX)),
+            Decision::Retry {
+                at_ms: NOW + RETRY_AFTER_MS_MAX
+            }
+        );
+        assert_eq!(
+            decide(busy(503, 1)),
+            Decision::Retry { at_ms: NOW + 4_000 },
+            "never sooner than the policy"
+        );
+        assert_eq!(
+            decide(busy(500, 60_000)),
+            Decision::Retry { at_ms: NOW + 4_000 },
+            "only where it has a meaning"
+        );
+        assert_eq!(
+            policy.decide(3, &busy(429, 1), NOW, 0),
+            Decision::Failed,
+            "attempts still count"
+        );
     }
 
     proptest! {

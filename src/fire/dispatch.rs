@@ -13,12 +13,12 @@ use crate::core::command::{AttemptResult, Op, Settle};
 use crate::core::due::{DueAttempt, due_attempts};
 use crate::core::machine::{DueEntry, View, Wake};
 use crate::core::retry::{Answer, Decision, NoAnswer, RetryPolicy};
+use crate::core::target::Target;
 use crate::core::task::{TaskSpec, TaskState};
 use crate::entropy::Entropy;
 use crate::failure::Failure;
 use crate::fire::deliver::{Attempt, Deliver};
 use crate::fire::queues::{QueueLimits, Queues};
-use crate::fire::target::Target;
 use crate::fire::windows::Windows;
 use crate::id::{FireId, GroupId, TaskKey};
 use crate::metrics::{AnswerClass, Metrics};
@@ -113,7 +113,13 @@ impl Dispatcher {
             Err(SecondLook) => false,
         };
         let now_ms = self.0.parts.clock.wall_ms();
-        let again = (!is_settled).then_some((now_ms + SECOND_LOOK_MS, DueEntry { wake: Wake::Retry, target }));
+        let again = (!is_settled).then_some((
+            now_ms + SECOND_LOOK_MS,
+            DueEntry {
+                wake: Wake::Retry,
+                target,
+            },
+        ));
         let window = self.0.parts.windows.of(fire.group);
         let must_wake = window.with(|window| {
             window.released(fire.key, again);
@@ -127,20 +133,25 @@ impl Dispatcher {
     /// Makes the attempts that are due, one after the other: attempts of one task never overlap.
     async fn attempts(&self, group: &Group, fire: Queued) -> Result<Vec<Settle>, SecondLook> {
         let parts = &self.0.parts;
-        let Some((spec, state, due)) = self.read(group, fire)? else { return Ok(Vec::new()) };
+        let Some((spec, state, due)) = self.read(group, fire)? else {
+            return Ok(Vec::new());
+        };
         let mut settles = Vec::with_capacity(due.len());
-        let body = Bytes::from(spec.body);
+        let (url, body): (Arc<str>, _) = (spec.url.into(), Bytes::from(spec.body));
         for attempt in due {
             let now_ms = parts.clock.wall_ms();
-            let may_start = parts.windows.of(fire.group).with(|window| window.may_start(fire.key, fire.generation));
+            let may_start = parts
+                .windows
+                .of(fire.group)
+                .with(|window| window.may_start(fire.key, fire.generation));
             if may_start != Some(true) || now_ms < attempt.due_ms {
                 break;
             }
             parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
             let answer = parts.deliver.deliver(Attempt {
-                url: spec.url.clone(),
+                url: url.clone(),
                 body: body.clone(),
-                task_id: spec.id.as_str().to_owned(),
+                task_id: spec.id.clone(),
                 fire_id: FireId::new(fire.key, state.revision, attempt.due_ms),
                 due_ms: attempt.due_ms,
                 attempt: attempt.attempt,
@@ -162,8 +173,12 @@ impl Dispatcher {
             parts.failure.report(error.to_string());
             SecondLook
         };
-        let Some(state) = group.store().state(fire.key).map_err(fault)? else { return Ok(None) };
-        let Some(spec) = group.store().spec(fire.key).map_err(fault)? else { return Ok(None) };
+        let Some(state) = group.store().state(fire.key).map_err(fault)? else {
+            return Ok(None);
+        };
+        let Some(spec) = group.store().spec(fire.key).map_err(fault)? else {
+            return Ok(None);
+        };
         match due_attempts(&state, &spec.schedule, parts.clock.wall_ms()) {
             Ok(due) => Ok(Some((spec, state, due))),
             Err(error) => {
@@ -176,7 +191,9 @@ impl Dispatcher {
     fn settle(&self, fire: Queued, state: &TaskState, attempt: DueAttempt, answer: &Answer) -> Settle {
         let parts = &self.0.parts;
         let at_ms = parts.clock.wall_ms();
-        let decision = parts.retry.decide(attempt.attempt, answer, at_ms, parts.entropy.next_u64());
+        let decision = parts
+            .retry
+            .decide(attempt.attempt, answer, at_ms, parts.entropy.next_u64());
         Settle {
             key: fire.key,
             generation: fire.generation,
@@ -225,9 +242,15 @@ struct SecondLook;
 fn class(answer: &Answer) -> AnswerClass {
     match answer {
         Answer::Status { code, .. } => AnswerClass::of_status(*code),
-        Answer::None { kind: NoAnswer::Connect } => AnswerClass::Connect,
-        Answer::None { kind: NoAnswer::Timeout } => AnswerClass::Timeout,
+        Answer::None {
+            kind: NoAnswer::Connect,
+        } => AnswerClass::Connect,
+        Answer::None {
+            kind: NoAnswer::Timeout,
+        } => AnswerClass::Timeout,
         Answer::None { kind: NoAnswer::Reset } => AnswerClass::Reset,
-        Answer::None { kind: NoAnswer::BadUrl | NoAnswer::Other } => AnswerClass::Other,
+        Answer::None {
+            kind: NoAnswer::BadUrl | NoAnswer::Other,
+        } => AnswerClass::Other,
     }
 }

@@ -51,7 +51,14 @@ impl Window {
     /// An empty window that begins at the group's low-water mark.
     pub fn new(generation: u64, low_water_ms: u64, entries_max: usize) -> Self {
         let end = (low_water_ms, LOWEST_KEY);
-        Self { generation, end, due: BTreeMap::new(), busy: HashMap::new(), held: 0, entries_max }
+        Self {
+            generation,
+            end,
+            due: BTreeMap::new(),
+            busy: HashMap::new(),
+            held: 0,
+            entries_max,
+        }
     }
 
     /// The leadership under which it was opened.
@@ -59,8 +66,8 @@ impl Window {
         self.generation
     }
 
-    /// Entries held: nearest dues and busy tasks.
-    pub fn len(&self) -> usize {
+    /// Entries held in memory: nearest dues and busy tasks.
+    fn held_entries(&self) -> usize {
         self.due.len() + self.busy.len() + self.held
     }
 
@@ -70,7 +77,7 @@ impl Window {
             return;
         }
         self.due.insert((at_ms, key), entry);
-        if self.len() > self.entries_max
+        if self.held_entries() > self.entries_max
             && let Some((last, _)) = self.due.pop_last()
         {
             // The window ends earlier now; what it gave up will be scanned in its turn.
@@ -98,7 +105,7 @@ impl Window {
     /// Begins a refill up to `to_ms`, if there is room. The new end is published here, before the scan, so that an entry
     /// added meanwhile is not lost between the two.
     pub fn begin_refill(&mut self, to_ms: u64) -> Option<Refill> {
-        let limit = self.entries_max.saturating_sub(self.len());
+        let limit = self.entries_max.saturating_sub(self.held_entries());
         let from = self.end;
         if to_ms <= from.0 || limit < self.entries_max / 4 {
             return None;
@@ -116,7 +123,10 @@ impl Window {
             last = Some((at_ms, key));
         }
         if let Some((at_ms, key)) = last.filter(|_| is_cut) {
-            let end = (at_ms, TaskKey((u128::from_be_bytes(key.0).saturating_add(1)).to_be_bytes()));
+            let end = (
+                at_ms,
+                TaskKey((u128::from_be_bytes(key.0).saturating_add(1)).to_be_bytes()),
+            );
             self.end = self.end.min(end);
             self.due.split_off(&self.end);
         }
@@ -131,15 +141,12 @@ impl Window {
                 break;
             }
             let ((at_ms, key), entry) = first.remove_entry();
-            match self.busy.get_mut(&key) {
-                Some(busy) => {
-                    busy.again.push((at_ms, entry));
-                    self.held += 1;
-                }
-                None => {
-                    self.busy.insert(key, Busy::default());
-                    taken.push((at_ms, key, entry));
-                }
+            if let Some(busy) = self.busy.get_mut(&key) {
+                busy.again.push((at_ms, entry));
+                self.held += 1;
+            } else {
+                self.busy.insert(key, Busy::default());
+                taken.push((at_ms, key, entry));
             }
         }
         taken

@@ -30,7 +30,10 @@ impl Deliver for Arc<Targets> {
             let number = attempt.attempt;
             targets.attempts.lock().push((attempt, now_ms));
             targets.progress.notify_waiters();
-            let status = |code| Answer::Status { code, retry_after_ms: None };
+            let status = |code| Answer::Status {
+                code,
+                retry_after_ms: None,
+            };
             match path.as_str() {
                 "hang" => {
                     targets.hanging.fetch_add(1, Ordering::SeqCst);
@@ -58,12 +61,27 @@ impl Fixture {
             hanging: AtomicUsize::new(0),
             progress: Notify::new(),
         };
-        Self { directory: tempfile::tempdir().expect("a temporary directory"), targets: Arc::new(targets) }
+        Self {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+            targets: Arc::new(targets),
+        }
     }
 
     async fn start(&self) -> (Node, Router) {
-        let config = Config { data: self.directory.path().to_owned(), ..Config::default() };
-        let mut world = World::open(&config).expect("opens");
+        let config = Config {
+            data: self.directory.path().to_owned(),
+            ..Config::default()
+        };
+        let mut world = loop {
+            match World::open(&config) {
+                Ok(world) => break world,
+                // The locks on the directory go with the last task of the node before.
+                Err(error) if error.to_string().contains("in use") => {
+                    tokio::time::sleep(Duration::from_millis(10)).await
+                }
+                Err(error) => panic!("{error}"),
+            }
+        };
         world.deliver = Arc::new(self.targets.clone());
         let mut node = Node::start(config, world).await.expect("starts");
         node.config.retention_secs = 3_600;
@@ -98,7 +116,9 @@ impl Fixture {
 
 async fn settled(router: &Router, id: &str) -> crate::core::task::TaskState {
     loop {
-        let view = Tasks::query(router, TaskId::parse(id).expect("valid")).await.expect("there");
+        let view = Tasks::query(router, TaskId::parse(id).expect("valid"))
+            .await
+            .expect("there");
         if view.state.life == Life::Finished {
             return view.state;
         }
@@ -123,13 +143,12 @@ async fn every_task_is_fired_once_and_never_early() {
     for n in 0..200 {
         assert_eq!(settled(&router, &format!("t{n}")).await.delivered, 1);
     }
-    let attempts = fixture.targets.attempts.lock();
+    let attempts = std::mem::take(&mut *fixture.targets.attempts.lock());
     assert_eq!(attempts.len(), 200, "one attempt each");
-    for (attempt, at_ms) in attempts.iter() {
+    for (attempt, at_ms) in &attempts {
         assert!(*at_ms >= attempt.due_ms, "early: {attempt:?}");
         assert_eq!(attempt.body, format!("{{\"id\":\"{}\"}}", attempt.task_id));
     }
-    drop(attempts);
     stop(node).await;
 }
 
@@ -138,15 +157,19 @@ async fn a_deleted_task_is_not_fired_and_its_id_stays_taken() {
     let fixture = Fixture::new();
     let (node, router) = fixture.start().await;
     let id = || TaskId::parse("t").expect("valid");
-    Tasks::create(&router, fixture.task("t", 300, "ok")).await.expect("stored");
+    Tasks::create(&router, fixture.task("t", 300, "ok"))
+        .await
+        .expect("stored");
     Tasks::delete(&router, id()).await.expect("deleted");
     assert_eq!(Tasks::query(&router, id()).await, Err(QueryError::NotFound));
     assert_eq!(Tasks::delete(&router, id()).await, Ok(()), "again is a success");
     let again = Tasks::create(&router, fixture.task("t", 300, "ok")).await;
     assert_eq!(again, Err(crate::router::CreateError::Conflict));
-    Tasks::create(&router, fixture.task("later", 400, "ok")).await.expect("stored");
+    Tasks::create(&router, fixture.task("later", 400, "ok"))
+        .await
+        .expect("stored");
     fixture.wait_for_attempts(1).await;
-    assert_eq!(fixture.targets.attempts.lock()[0].0.task_id, "later");
+    assert_eq!(fixture.targets.attempts.lock()[0].0.task_id.as_str(), "later");
     stop(node).await;
 }
 
@@ -155,16 +178,24 @@ async fn a_hanging_target_does_not_hold_up_another() {
     let fixture = Fixture::new();
     let (node, router) = fixture.start().await;
     for n in 0..400 {
-        Tasks::create(&router, fixture.task(&format!("h{n}"), 0, "hang")).await.expect("stored");
+        Tasks::create(&router, fixture.task(&format!("h{n}"), 0, "hang"))
+            .await
+            .expect("stored");
     }
     for n in 0..50 {
-        Tasks::create(&router, fixture.task(&format!("t{n}"), 0, "ok")).await.expect("stored");
+        Tasks::create(&router, fixture.task(&format!("t{n}"), 0, "ok"))
+            .await
+            .expect("stored");
     }
     for n in 0..50 {
         assert_eq!(settled(&router, &format!("t{n}")).await.delivered, 1);
     }
     let per_target = node.config.fire.in_flight_per_target_max as usize;
-    assert_eq!(fixture.targets.hanging.load(Ordering::SeqCst), per_target, "no more than its share");
+    assert_eq!(
+        fixture.targets.hanging.load(Ordering::SeqCst),
+        per_target,
+        "no more than its share"
+    );
     stop(node).await;
 }
 
@@ -173,22 +204,30 @@ async fn failures_are_retried_with_the_same_fire_id_and_410_stops() {
     let fixture = Fixture::new();
     let policy = RetryPolicy::default();
     let (node, router) = fixture.start().await;
-    Tasks::create(&router, fixture.task("second", 0, "second")).await.expect("stored");
-    Tasks::create(&router, fixture.task("gone", 0, "gone")).await.expect("stored");
+    Tasks::create(&router, fixture.task("second", 0, "second"))
+        .await
+        .expect("stored");
+    Tasks::create(&router, fixture.task("gone", 0, "gone"))
+        .await
+        .expect("stored");
     let gone = settled(&router, "gone").await;
     assert_eq!((gone.failed, gone.outcomes[0].status), (1, 410));
-    let view = Tasks::query(&router, TaskId::parse("second").expect("valid")).await.expect("there");
+    let view = Tasks::query(&router, TaskId::parse("second").expect("valid"))
+        .await
+        .expect("there");
     if let Some(open) = view.state.open.first() {
         assert_eq!(open.attempts, 1);
         assert!(open.retry_ms >= open.due_ms + policy.first_delay_ms / 2);
     }
     let second = settled(&router, "second").await;
     assert_eq!((second.delivered, second.outcomes[0].attempts), (1, 2));
-    let attempts = fixture.targets.attempts.lock();
-    let of_second: Vec<_> = attempts.iter().filter(|(attempt, _)| attempt.task_id == "second").collect();
+    let attempts = std::mem::take(&mut *fixture.targets.attempts.lock());
+    let of_second: Vec<_> = attempts
+        .iter()
+        .filter(|(attempt, _)| attempt.task_id.as_str() == "second")
+        .collect();
     assert_eq!(of_second.len(), 2);
     assert_eq!(of_second[0].0.fire_id, of_second[1].0.fire_id);
-    drop(attempts);
     stop(node).await;
 }
 
@@ -197,25 +236,24 @@ async fn what_was_stored_is_fired_by_the_next_process() {
     let fixture = Fixture::new();
     let (node, router) = fixture.start().await;
     for n in 0..100 {
-        Tasks::create(&router, fixture.task(&format!("t{n}"), 2_500, "ok")).await.expect("stored");
+        Tasks::create(&router, fixture.task(&format!("t{n}"), 2_500, "ok"))
+            .await
+            .expect("stored");
     }
     drop(router);
     stop(node).await;
-    // The lock on the directory goes with the last part of the first node.
-    let (node, router) = loop {
-        let config = Config { data: fixture.directory.path().to_owned(), ..Config::default() };
-        match DataDirectory::open(&config.data) {
-            Ok(free) => {
-                drop(free);
-                break fixture.start().await;
-            }
-            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
-        }
-    };
+    let (node, router) = fixture.start().await;
     for n in 0..100 {
         assert_eq!(settled(&router, &format!("t{n}")).await.delivered, 1);
     }
-    assert!(fixture.targets.attempts.lock().iter().all(|(attempt, at_ms)| *at_ms >= attempt.due_ms));
+    assert!(
+        fixture
+            .targets
+            .attempts
+            .lock()
+            .iter()
+            .all(|(attempt, at_ms)| *at_ms >= attempt.due_ms)
+    );
     stop(node).await;
 }
 
@@ -223,7 +261,11 @@ async fn what_was_stored_is_fired_by_the_next_process() {
 async fn a_group_count_is_fixed_at_birth() {
     let fixture = Fixture::new();
     let groups = |count| GroupCount::new(count).expect("a divisor");
-    let config = |count| Config { data: fixture.directory.path().to_owned(), groups: groups(count), ..Config::default() };
+    let config = |count| Config {
+        data: fixture.directory.path().to_owned(),
+        groups: groups(count),
+        ..Config::default()
+    };
     drop(World::open(&config(8)).expect("opens"));
     assert_eq!(World::open(&config(16)).expect("opens").identity.groups, groups(8));
 }

@@ -9,9 +9,9 @@ use crate::clock::Clock;
 use crate::core::command::{Op, Reply};
 use crate::core::machine::View;
 use crate::core::record;
+use crate::core::target::target_of;
 use crate::core::task::{Life, TaskSpec};
 use crate::entropy::Entropy;
-use crate::fire::target::target_of;
 use crate::id::{TaskId, TaskKey};
 use crate::raft::{Groups, ProposeError};
 use crate::router::{BoxFuture, CreateError, DeleteError, NewTask, QueryError, TaskView, Tasks};
@@ -39,12 +39,20 @@ impl Router {
         retention_ms: u64,
         deadline: Duration,
     ) -> Self {
-        Self { groups, clock, entropy, retention_ms, deadline }
+        Self {
+            groups,
+            clock,
+            entropy,
+            retention_ms,
+            deadline,
+        }
     }
 
     async fn propose(&self, key: TaskKey, op: Op<'_>) -> Result<Reply, ProposeError> {
         let proposed = self.groups.of(key).proposer().propose(&op);
-        tokio::time::timeout(self.deadline, proposed).await.unwrap_or(Err(ProposeError::Unknown))
+        tokio::time::timeout(self.deadline, proposed)
+            .await
+            .unwrap_or(Err(ProposeError::Unknown))
     }
 
     fn fresh_id(&self, now_ms: u64) -> TaskId {
@@ -58,13 +66,27 @@ impl Router {
         let id = task.id.unwrap_or_else(|| self.fresh_id(now_ms));
         let key = id.key();
         let target = target_of(&task.url);
-        let spec = TaskSpec { id, schedule: task.schedule, url: task.url, body: task.body, created_ms: now_ms };
+        let spec = TaskSpec {
+            id,
+            schedule: task.schedule,
+            url: task.url,
+            body: task.body,
+            created_ms: now_ms,
+        };
         let record = record::encode_spec(&spec);
-        let op = Op::Create { key, spec: &record, due_ms: task.first_due_ms, target };
+        let op = Op::Create {
+            key,
+            spec: &record,
+            due_ms: task.first_due_ms,
+            target,
+        };
         match self.propose(key, op).await {
             Ok(Reply::Done | Reply::Existed) => Ok(spec.id),
             Ok(_) => Err(CreateError::Conflict),
-            Err(ProposeError::Overloaded) => Err(CreateError::TooMany { limit: LIMIT, retry_after_ms: RETRY_AFTER_MS }),
+            Err(ProposeError::Overloaded) => Err(CreateError::TooMany {
+                limit: LIMIT,
+                retry_after_ms: RETRY_AFTER_MS,
+            }),
             Err(error @ ProposeError::NotLeader) => Err(CreateError::Unavailable(error.to_string())),
             Err(ProposeError::Unknown) => Err(CreateError::Unknown { id: spec.id }),
         }
@@ -72,11 +94,18 @@ impl Router {
 
     async fn delete(&self, id: TaskId) -> Result<(), DeleteError> {
         let at_ms = self.clock.wall_ms();
-        let op = Op::Delete { key: id.key(), at_ms, expire_ms: at_ms.saturating_add(self.retention_ms) };
+        let op = Op::Delete {
+            key: id.key(),
+            at_ms,
+            expire_ms: at_ms.saturating_add(self.retention_ms),
+        };
         match self.propose(id.key(), op).await {
             Ok(Reply::NotFound) => Err(DeleteError::NotFound),
             Ok(_) => Ok(()),
-            Err(ProposeError::Overloaded) => Err(DeleteError::TooMany { limit: LIMIT, retry_after_ms: RETRY_AFTER_MS }),
+            Err(ProposeError::Overloaded) => Err(DeleteError::TooMany {
+                limit: LIMIT,
+                retry_after_ms: RETRY_AFTER_MS,
+            }),
             Err(error @ ProposeError::NotLeader) => Err(DeleteError::Unavailable(error.to_string())),
             Err(ProposeError::Unknown) => Err(DeleteError::Unknown),
         }
@@ -89,8 +118,14 @@ impl Router {
         let barrier = tokio::time::timeout(self.deadline, group.read_barrier()).await;
         let barrier = barrier.map_err(|_| unavailable("no answer from the task's group in time".into()))?;
         barrier.map_err(|error| unavailable(error.to_string()))?;
-        let state = group.store().state(key).map_err(|error| unavailable(error.to_string()))?;
-        let spec = group.store().spec(key).map_err(|error| unavailable(error.to_string()))?;
+        let state = group
+            .store()
+            .state(key)
+            .map_err(|error| unavailable(error.to_string()))?;
+        let spec = group
+            .store()
+            .spec(key)
+            .map_err(|error| unavailable(error.to_string()))?;
         match (spec, state) {
             // The text is compared as well: the key is a hash of it.
             (Some(spec), Some(state)) if spec.id == id && state.life != Life::Deleted => Ok(TaskView { spec, state }),

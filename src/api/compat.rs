@@ -1,0 +1,135 @@
+//! The three calls under `/xcron/`, and the answers to what is no call. Reads, lets `request.rs` check, asks the tasks,
+//! and answers in the form of `envelope.rs`.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::extract::{Request, State};
+use axum::http::Extensions;
+use axum::response::Response;
+use bytes::Bytes;
+use hyper::StatusCode;
+use hyper::header::EXPECT;
+use tokio::time::timeout;
+
+use super::body::{self, BodyError};
+use super::envelope::{self, Data, MALFORMED, Refusal, TOO_LARGE, UNAVAILABLE};
+use super::server::RequestTimeout;
+use super::{ApiState, Call, request};
+
+type Shared = State<Arc<ApiState>>;
+
+/// `POST /xcron/createTask`.
+pub(super) async fn create(State(api): Shared, request: Request) -> Response {
+    let limit = time_limit(request.extensions());
+    answer(&api, Call::CreateTask, async {
+        let bytes = read(request, limit).await?;
+        let task = request::create(&bytes, api.clock.wall_ms())?;
+        drop(bytes);
+        let retry = match &task.id {
+            Some(id) => format!("sending the same request with task_id {id} again is safe"),
+            None => "give the task a task_id of your own: a create with one can be sent again safely".to_owned(),
+        };
+        let created = within(limit, api.tasks.create(task)).await;
+        let created = created.ok_or_else(|| late(limit, "whether the task was stored is not known", &retry))?;
+        Ok(Data::Created(created?))
+    })
+    .await
+}
+
+/// `POST /xcron/deleteTask`.
+pub(super) async fn delete(State(api): Shared, request: Request) -> Response {
+    let limit = time_limit(request.extensions());
+    answer(&api, Call::DeleteTask, async {
+        let id = request::id(&read(request, limit).await?)?;
+        let deleted = within(limit, api.tasks.delete(id)).await;
+        let what = "whether the task was deleted is not known";
+        deleted.ok_or_else(|| late(limit, what, "sending the same request again is safe"))??;
+        Ok(Data::None)
+    })
+    .await
+}
+
+/// `GET /xcron/queryTask`: the id stands in the query string, or in a JSON body.
+pub(super) async fn query(State(api): Shared, request: Request) -> Response {
+    let limit = time_limit(request.extensions());
+    answer(&api, Call::QueryTask, async {
+        let id = match request.uri().query().and_then(request::id_in_query) {
+            Some(id) => id?,
+            None => id_in_body(request, limit).await?,
+        };
+        let view = within(limit, api.tasks.query(id)).await;
+        let view = view.ok_or_else(|| late(limit, "the task was not read", "try again"))?;
+        Ok(Data::Task(Box::new(view?)))
+    })
+    .await
+}
+
+/// Any path that is not a route.
+pub(super) async fn unknown_path(State(api): Shared) -> Response {
+    let message = "no such path: see /xcron/createTask, /xcron/deleteTask, /xcron/queryTask";
+    envelope::answer_status(StatusCode::NOT_FOUND, message, api.entropy.as_ref())
+}
+
+/// A route's path with a method it does not have.
+pub(super) async fn wrong_method(State(api): Shared) -> Response {
+    let message = "this path does not have this method: the header Allow names those it has";
+    envelope::answer_status(StatusCode::METHOD_NOT_ALLOWED, message, api.entropy.as_ref())
+}
+
+async fn answer(api: &ApiState, call: Call, work: impl Future<Output = Result<Data, Refusal>>) -> Response {
+    let start = api.clock.monotonic();
+    let result = work.await;
+    let (code, response) = envelope::answer(&result, api.entropy.as_ref());
+    api.observe
+        .answered(call, code, api.clock.monotonic().saturating_sub(start));
+    response
+}
+
+async fn id_in_body(request: Request, limit: Option<Duration>) -> Result<crate::id::TaskId, Refusal> {
+    let bytes = read(request, limit).await?;
+    if bytes.is_empty() {
+        return Err(Refusal::new(
+            MALFORMED,
+            "`task_id` is missing: give it as ?task_id=... or in a JSON body",
+        ));
+    }
+    request::id(&bytes)
+}
+
+async fn read(request: Request, limit: Option<Duration>) -> Result<Bytes, Refusal> {
+    let waits = request.headers().contains_key(EXPECT);
+    let bytes = within(limit, body::read(request.into_body(), waits)).await;
+    let bytes = bytes.ok_or_else(|| {
+        let within_ms = limit.unwrap_or_default().as_millis();
+        Refusal::new(
+            MALFORMED,
+            format!("the request's body did not arrive within {within_ms} ms; nothing was done"),
+        )
+    })?;
+    bytes.map_err(|error| match error {
+        BodyError::TooLarge => Refusal::new(TOO_LARGE, error.to_string()),
+        BodyError::Broken(_) => Refusal::new(MALFORMED, error.to_string()),
+    })
+}
+
+/// The server's bound on the time of each step of a request; none when there is no server, as in tests.
+fn time_limit(extensions: &Extensions) -> Option<Duration> {
+    extensions.get::<RequestTimeout>().map(|limit| limit.0)
+}
+
+async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
+    match limit {
+        Some(limit) => timeout(limit, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+fn late(limit: Option<Duration>, what: &str, retry: &str) -> Refusal {
+    let within_ms = limit.unwrap_or_default().as_millis();
+    Refusal::new(
+        UNAVAILABLE,
+        format!("{what}: no outcome within {within_ms} ms; {retry}"),
+    )
+}

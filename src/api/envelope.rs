@@ -1,0 +1,246 @@
+//! The form of every answer under `/xcron/*`: `{"uuid", "code", "message"?, "data"?}`, and the codes.
+//!
+//! Owns codes and bytes; which code a request gets is decided in `request.rs` and `compat.rs`.
+
+use axum::body::Body;
+use axum::response::Response;
+use http_body_util::Full;
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
+use serde::Serialize;
+use serde_json::value::RawValue;
+
+use crate::core::task::Schedule;
+use crate::entropy::Entropy;
+use crate::id::TaskId;
+use crate::router::{CreateError, DeleteError, QueryError, TaskView};
+
+/// The body is not JSON, or a field is of the wrong kind.
+pub(super) const MALFORMED: u16 = 1000;
+/// Type 2: `format` is not 10 digits.
+pub(super) const NOT_TEN_DIGITS: u16 = 1001;
+/// Type 2: before now.
+pub(super) const PAST: u16 = 1002;
+/// No callback URL.
+pub(super) const NO_URL: u16 = 1003;
+/// Not stored, or not known whether.
+pub(super) const UNAVAILABLE: u16 = 1004;
+/// Type 1: no schedule, or one that never fires.
+pub(super) const BAD_CRON: u16 = 1005;
+/// A URL that is not taken.
+pub(super) const BAD_URL: u16 = 1006;
+/// The request or the callback body is too large.
+pub(super) const TOO_LARGE: u16 = 1007;
+/// No such task.
+pub(super) const NOT_FOUND: u16 = 1008;
+/// A limit is reached.
+pub(super) const TOO_MANY: u16 = 1009;
+/// The id is taken.
+pub(super) const CONFLICT: u16 = 1012;
+/// No such type of task.
+pub(super) const UNKNOWN_TYPE: u16 = 1020;
+
+/// Bytes an answer has besides its message and data.
+const ENVELOPE_BYTES: usize = 256;
+
+/// Why a request is not answered with success.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// One of the codes above.
+    pub code: u16,
+    /// For the client: what is wrong with what, and what to do.
+    pub message: String,
+    /// When to try again, in milliseconds from now.
+    pub retry_after_ms: Option<u64>,
+}
+
+impl Refusal {
+    /// A refusal with nothing to wait for.
+    pub(super) fn new(code: u16, message: impl Into<String>) -> Self {
+        Self {
+            code,
+            message: message.into(),
+            retry_after_ms: None,
+        }
+    }
+}
+
+impl From<CreateError> for Refusal {
+    fn from(error: CreateError) -> Self {
+        let message = error.to_string();
+        match error {
+            CreateError::Conflict => Self::new(CONFLICT, message),
+            CreateError::TooMany { retry_after_ms, .. } => Self {
+                code: TOO_MANY,
+                message,
+                retry_after_ms: Some(retry_after_ms),
+            },
+            CreateError::Unavailable(_) | CreateError::Unknown { .. } => Self::new(UNAVAILABLE, message),
+        }
+    }
+}
+
+impl From<DeleteError> for Refusal {
+    fn from(error: DeleteError) -> Self {
+        let message = error.to_string();
+        match error {
+            DeleteError::NotFound => Self::new(NOT_FOUND, message),
+            DeleteError::TooMany { retry_after_ms, .. } => Self {
+                code: TOO_MANY,
+                message,
+                retry_after_ms: Some(retry_after_ms),
+            },
+            DeleteError::Unavailable(_) | DeleteError::Unknown => Self::new(UNAVAILABLE, message),
+        }
+    }
+}
+
+impl From<QueryError> for Refusal {
+    fn from(error: QueryError) -> Self {
+        let code = match error {
+            QueryError::NotFound => NOT_FOUND,
+            QueryError::Unavailable(_) => UNAVAILABLE,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// What a success carries.
+#[derive(Debug)]
+pub(super) enum Data {
+    /// Nothing: the task is deleted.
+    None,
+    /// The id of a created task.
+    Created(TaskId),
+    /// A task.
+    Task(Box<TaskView>),
+}
+
+#[derive(Serialize)]
+struct Envelope<'a> {
+    uuid: &'a str,
+    code: u16,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    message: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    data: Option<DataFields<'a>>,
+}
+
+#[derive(Serialize)]
+#[serde(untagged)]
+enum DataFields<'a> {
+    Created { task_id: &'a str },
+    Task(TaskFields<'a>),
+}
+
+#[derive(Serialize)]
+struct TaskFields<'a> {
+    task_id: &'a str,
+    create_time: String,
+    r#type: u8,
+    format: String,
+    run_count: u64,
+    callback: CallbackFields<'a>,
+}
+
+#[derive(Serialize)]
+struct CallbackFields<'a> {
+    url: &'a str,
+    body: &'a RawValue,
+}
+
+impl<'a> TaskFields<'a> {
+    fn new(view: &'a TaskView) -> Result<Self, Refusal> {
+        let TaskView { spec, state } = view;
+        let (kind, format) = match &spec.schedule {
+            Schedule::Cron { expression, .. } => (1, expression.clone()),
+            Schedule::Once { at_ms } => (2, (at_ms / 1_000).to_string()),
+        };
+        let body = serde_json::from_slice(&spec.body)
+            .map_err(|error| Refusal::new(UNAVAILABLE, format!("the stored callback body is damaged: {error}")))?;
+        Ok(Self {
+            task_id: spec.id.as_str(),
+            create_time: (spec.created_ms / 1_000).to_string(),
+            r#type: kind,
+            format,
+            run_count: state.delivered,
+            callback: CallbackFields { url: &spec.url, body },
+        })
+    }
+}
+
+impl<'a> DataFields<'a> {
+    fn new(data: &'a Data) -> Result<Option<Self>, Refusal> {
+        Ok(match data {
+            Data::None => None,
+            Data::Created(id) => Some(Self::Created { task_id: id.as_str() }),
+            Data::Task(view) => Some(Self::Task(TaskFields::new(view)?)),
+        })
+    }
+}
+
+/// The answer to a call, and its code.
+pub(super) fn answer(result: &Result<Data, Refusal>, entropy: &dyn Entropy) -> (u16, Response) {
+    let refused = match result.as_ref().map_err(Clone::clone).and_then(DataFields::new) {
+        Ok(data) => {
+            let envelope = |uuid: &_| {
+                encode(&Envelope {
+                    uuid,
+                    code: 0,
+                    message: None,
+                    data,
+                })
+            };
+            return (0, respond(StatusCode::OK, with_uuid(entropy, envelope)));
+        }
+        Err(refusal) => refusal,
+    };
+    let mut response = refuse(StatusCode::OK, &refused, entropy);
+    if let Some(after_ms) = refused.retry_after_ms {
+        let seconds = after_ms.div_ceil(1_000).max(1);
+        response.headers_mut().insert(RETRY_AFTER, HeaderValue::from(seconds));
+    }
+    (refused.code, response)
+}
+
+/// The answer to what is no call: the code is the status.
+pub(super) fn answer_status(status: StatusCode, message: &str, entropy: &dyn Entropy) -> Response {
+    refuse(status, &Refusal::new(status.as_u16(), message), entropy)
+}
+
+fn refuse(status: StatusCode, refusal: &Refusal, entropy: &dyn Entropy) -> Response {
+    let Refusal { code, message, .. } = refusal;
+    let envelope = |uuid: &_| {
+        encode(&Envelope {
+            uuid,
+            code: *code,
+            message: Some(message),
+            data: None,
+        })
+    };
+    respond(status, with_uuid(entropy, envelope))
+}
+
+fn with_uuid(entropy: &dyn Entropy, encode: impl FnOnce(&str) -> Vec<u8>) -> Vec<u8> {
+    let mut random = [0; 16];
+    entropy.fill(&mut random);
+    let uuid = uuid::Builder::from_random_bytes(random).into_uuid();
+    encode(uuid.hyphenated().encode_lower(&mut uuid::Uuid::encode_buffer()))
+}
+
+fn encode(envelope: &Envelope<'_>) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(ENVELOPE_BYTES);
+    serde_json::to_writer(&mut bytes, envelope)
+        .expect("strings, numbers and checked JSON always encode, a Vec takes them all");
+    bytes
+}
+
+/// An answer of JSON.
+pub(super) fn respond(status: StatusCode, json: Vec<u8>) -> Response {
+    let mut response = Response::new(Body::new(Full::from(json)));
+    *response.status_mut() = status;
+    response
+        .headers_mut()
+        .insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
+}

@@ -1,0 +1,108 @@
+//! Which callback URLs are taken. Whether their addresses are allowed is for `fire` to say, at every attempt.
+
+use url::Url;
+
+use crate::limits::URL_BYTES_MAX;
+
+/// Why a URL is not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(super) enum UrlError {
+    /// Longer than [`URL_BYTES_MAX`].
+    #[error("`callback.url` must have at most {URL_BYTES_MAX} bytes")]
+    Length,
+    /// A control character, or a blank at an end.
+    #[error("`callback.url` must have no control characters, and no blanks around it")]
+    Character,
+    /// Another scheme, or none.
+    #[error("`callback.url` must start with http:// or https://, and a host must follow")]
+    Scheme,
+    /// User name or password.
+    #[error("`callback.url` must have no user name or password: put credentials into the callback body")]
+    UserInfo,
+    /// Not a URL otherwise.
+    #[error("`callback.url` is not a URL: {0}")]
+    Syntax(url::ParseError),
+}
+
+/// Checks a URL as the client wrote it. The parser forgives much (missing slashes, stray blanks); a client that needs
+/// that has a mistake which would show only at the due time, so it is told now.
+pub(super) fn check(text: &str) -> Result<(), UrlError> {
+    if text.len() > URL_BYTES_MAX {
+        return Err(UrlError::Length);
+    }
+    if text.chars().any(char::is_control) || text.trim() != text {
+        return Err(UrlError::Character);
+    }
+    let has_scheme = |scheme: &str| {
+        text.get(..scheme.len())
+            .is_some_and(|start| start.eq_ignore_ascii_case(scheme))
+    };
+    let after_scheme = ["http://", "https://"]
+        .iter()
+        .find(|scheme| has_scheme(scheme))
+        .map(|scheme| &text[scheme.len()..]);
+    if after_scheme.is_none_or(|rest| rest.is_empty() || rest.starts_with(['/', '\\'])) {
+        return Err(UrlError::Scheme);
+    }
+    let url = Url::parse(text).map_err(UrlError::Syntax)?;
+    if !url.username().is_empty() || url.password().is_some() {
+        return Err(UrlError::UserInfo);
+    }
+    if url.host_str().is_none_or(str::is_empty) {
+        return Err(UrlError::Scheme);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn good_urls_pass() {
+        let longest = format!("http://h/{}", "x".repeat(URL_BYTES_MAX - 9));
+        for text in [
+            "http://127.0.0.1:8080/hook",
+            "https://example.com",
+            "HTTP://EXAMPLE.COM/a%20b?c=d#e",
+            "http://[::1]:9000/x",
+            "http://[2001:db8::1]/",
+            "https://bücher.example/straße",
+            "http://例え.jp/",
+            "http://h/a b",
+            &longest,
+        ] {
+            assert_eq!(check(text), Ok(()), "{text}");
+        }
+    }
+
+    #[test]
+    fn bad_urls_are_refused_for_their_reason() {
+        let too_long = format!("http://h/{}", "x".repeat(URL_BYTES_MAX - 8));
+        for (text, error) in [
+            (too_long.as_str(), UrlError::Length),
+            ("http://h/\r\nx: y", UrlError::Character),
+            ("http://h/\0", UrlError::Character),
+            ("ht\ttp://h/", UrlError::Character),
+            ("http://h/\u{85}", UrlError::Character),
+            (" http://h/", UrlError::Character),
+            ("http://h/\u{a0}", UrlError::Character),
+            ("ftp://h/", UrlError::Scheme),
+            ("file:///etc/passwd", UrlError::Scheme),
+            ("javascript:alert(1)", UrlError::Scheme),
+            ("example.com/hook", UrlError::Scheme),
+            ("http:h", UrlError::Scheme),
+            ("http:///h", UrlError::Scheme),
+            ("http://\\h", UrlError::Scheme),
+            ("http://", UrlError::Scheme),
+            ("http://user@h/", UrlError::UserInfo),
+            ("http://user:secret@h/", UrlError::UserInfo),
+            ("http://:secret@h/", UrlError::UserInfo),
+            ("http://[::1/", UrlError::Syntax(url::ParseError::InvalidIpv6Address)),
+            ("http://h:99999/", UrlError::Syntax(url::ParseError::InvalidPort)),
+            ("http://?x", UrlError::Syntax(url::ParseError::EmptyHost)),
+        ] {
+            assert_eq!(check(text), Err(error), "{text}");
+        }
+    }
+}
