@@ -75,6 +75,16 @@ fn autumn_in_new_york() {
         ["2026-11-02 01:00:00 -05:00 Mon"],
         "asked within the second pass"
     );
+    assert_eq!(
+        next("*/30 1 1 11 *", 5)[1..],
+        [
+            "2026-11-01 01:30:00 -04:00 Sun",
+            "2026-11-01 01:00:00 -05:00 Sun",
+            "2026-11-01 01:30:00 -05:00 Sun",
+            "2027-11-01 01:00:00 -04:00 Mon"
+        ],
+        "the second pass is not jumped over on the way to the next year"
+    );
 }
 
 #[test]
@@ -166,4 +176,31 @@ fn missed_dues_are_counted() {
         (missed.skipped, yearly.local_text(missed.latest_ms)),
         (13, "2024-02-29 00:00:00 +01:00 Thu".to_owned())
     );
+}
+
+#[test]
+fn a_gap_counts_once_among_the_missed() {
+    let gap_end_ms = 1_772_953_200_000;
+    for (expression, due_ms) in [
+        ("30 2 * * *", gap_end_ms - 23 * 3_600_000 - 1_800_000),
+        ("0 2,3 * * *", gap_end_ms - 23 * 3_600_000),
+        ("0,30 2 * * *", gap_end_ms - 23 * 3_600_000 - 1_800_000),
+    ] {
+        let cron = cron(expression, "America/New_York");
+        assert_eq!(cron.next_after(due_ms), Some(gap_end_ms), "{expression}");
+        assert_eq!(
+            cron.missed(due_ms, gap_end_ms - 1),
+            Missed {
+                latest_ms: due_ms,
+                skipped: 0
+            },
+            "{expression}"
+        );
+        let all = Missed {
+            latest_ms: gap_end_ms,
+            skipped: 1,
+        };
+        assert_eq!(cron.missed(due_ms, gap_end_ms), all, "{expression}");
+        assert_eq!(cron.missed(due_ms, gap_end_ms + 3_600_000), all, "{expression}");
+    }
 }
