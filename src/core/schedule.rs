@@ -1,1 +1,0 @@
-//! Schedules: filled in by their own commit.

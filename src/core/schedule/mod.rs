@@ -1,0 +1,112 @@
+//! When a periodic task is due: a crontab line read in a time zone.
+//!
+//! Owns the dialect (Linux crontab by vixie cron's rules; doc/cron.md) and what becomes of it when clocks change. It never
+//! reads a clock, and what it answers depends on the line, the zone and the release alone. Called by the API (checks),
+//! `core/machine.rs` (next due, missed dues) and `cli/cron.rs`.
+
+mod error;
+mod field;
+mod line;
+mod missed;
+mod pattern;
+#[cfg(test)]
+mod tests;
+mod words;
+mod zone;
+
+pub use error::{CronError, Field, Problem};
+pub use missed::Missed;
+
+use line::Line;
+use pattern::{DAY, Pattern};
+use zone::{LAST_SECOND, Stretch, Zone};
+
+/// Wider than any two offsets can be apart: what local time passes in this span cannot come back after it.
+const OFFSETS_APART_MAX: i64 = 3 * DAY;
+
+/// A crontab line that has been read. Cheap to clone; holds no text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Cron {
+    pattern: Pattern,
+    zone: Zone,
+    /// The day, month and clock fields as written, for `describe`.
+    words: words::Fields,
+    /// Minute and hour both do not begin with `*`: the task means clock times and not a rhythm, so it fires once for what
+    /// a change of clocks leaves out, and once for what it repeats.
+    is_fixed: bool,
+}
+
+impl Cron {
+    /// Reads a crontab line. `timezone` is an IANA name; a `TZ=` or `CRON_TZ=` in front of the line goes before it.
+    ///
+    /// A line that is right but never fires (`0 0 30 2 *`) is accepted here: [`Cron::next_after`] tells.
+    pub fn parse(expression: &str, timezone: &str) -> Result<Self, CronError> {
+        let line: Line<'_> = line::parse(expression)?;
+        Ok(Self {
+            pattern: Pattern::new(&line)?,
+            zone: Zone::named(line.timezone.unwrap_or(timezone))?,
+            words: words::Fields::new(&line),
+            is_fixed: !line.minute.starred && !line.hour.starred,
+        })
+    }
+
+    /// The first due strictly after `after_ms`, in milliseconds since the Unix epoch; `None` when there is none up to the
+    /// end of the year 9999.
+    pub fn next_after(&self, after_ms: u64) -> Option<u64> {
+        let after = i64::try_from(after_ms / 1_000).ok()?;
+        let next = self.first_from(after + 1)?;
+        debug_assert!(next > after, "a due must come after the instant it was asked for");
+        u64::try_from(next).ok()?.checked_mul(1_000)
+    }
+
+    /// The IANA name of the zone that the line is read in.
+    pub fn timezone(&self) -> &str {
+        self.zone.name()
+    }
+
+    /// The instant on the clocks of the line's zone, as `2026-03-08 03:00:00 -04:00 Sun`.
+    pub fn local_text(&self, at_ms: u64) -> String {
+        self.zone.text(i64::try_from(at_ms / 1_000).unwrap_or(i64::MAX))
+    }
+
+    /// The first due at or after the second `from`.
+    fn first_from(&self, mut from: i64) -> Option<i64> {
+        while from <= LAST_SECOND {
+            let stretch = self.zone.stretch(from);
+            if self.is_due_for_gap(&stretch, from) {
+                return Some(from);
+            }
+            let start = self.start_of_first_pass(&stretch, from);
+            let found = self.pattern.first_from(start + stretch.offset)? - stretch.offset;
+            if found < stretch.end {
+                return Some(found);
+            }
+            // Far from a change of clocks nothing before the match can match in another offset either, so whole years of
+            // changes are passed over at once; near one, stretch by stretch.
+            let near = found - OFFSETS_APART_MAX;
+            from = if stretch.end > from + OFFSETS_APART_MAX {
+                near.max(stretch.end)
+            } else {
+                stretch.end
+            };
+        }
+        None
+    }
+
+    /// Whether `from` is the end of a gap that left out a due of a fixed-time task.
+    fn is_due_for_gap(&self, stretch: &Stretch, from: i64) -> bool {
+        let Some(change) = stretch.began.filter(|change| change.at == from && change.shift > 0) else {
+            return false;
+        };
+        let (gap_start, gap_end) = (from + stretch.offset - change.shift, from + stretch.offset);
+        self.is_fixed && self.pattern.first_from(gap_start).is_some_and(|first| first < gap_end)
+    }
+
+    /// For a fixed-time task the first second from `from` on that is not a repetition; for others `from`.
+    fn start_of_first_pass(&self, stretch: &Stretch, from: i64) -> i64 {
+        match stretch.began {
+            Some(change) if self.is_fixed && change.shift < 0 => from.max(change.at - change.shift).min(stretch.end),
+            _ => from,
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! A time zone: offsets from UTC and the instants at which they change. The only user of jiff.
+//!
+//! Reads the database compiled into the program and no other: two nodes of one release must agree on every instant,
+//! whatever their machines have installed. All instants are seconds since the Unix epoch.
+
+use jiff::Timestamp;
+use jiff::tz::{TimeZone, TimeZoneDatabase};
+
+use super::error::CronError;
+use crate::limits::{INSTANT_MS_MAX, TIMEZONE_BYTES_MAX};
+
+/// Last second that a schedule reaches: the end of the year 9999 in UTC.
+#[expect(clippy::cast_possible_wrap, reason = "the year 9999 is far below 2^63")]
+pub(super) const LAST_SECOND: i64 = (INSTANT_MS_MAX / 1_000) as i64;
+
+/// A zone of the IANA database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Zone(TimeZone);
+
+/// A stretch of time with one offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Stretch {
+    /// Seconds to add to UTC for local time.
+    pub(super) offset: i64,
+    /// The change of offset that began it, if there was one.
+    pub(super) began: Option<Change>,
+    /// The first second after it, at most `LAST_SECOND + 1`.
+    pub(super) end: i64,
+}
+
+/// A change of offset.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Change {
+    /// First second of the new offset.
+    pub(super) at: i64,
+    /// How far local clocks jumped: positive leaves out that many seconds, negative repeats them.
+    pub(super) shift: i64,
+}
+
+impl Zone {
+    /// Looks a zone up by its IANA name, whose letters may be of either case.
+    pub(super) fn named(name: &str) -> Result<Self, CronError> {
+        let unknown = || CronError::UnknownTimezone {
+            name: name.chars().take(TIMEZONE_BYTES_MAX).collect(),
+        };
+        if name.len() > TIMEZONE_BYTES_MAX {
+            return Err(unknown());
+        }
+        match TimeZoneDatabase::bundled().get(name) {
+            Ok(zone) if !zone.is_unknown() => Ok(Self(zone)),
+            _ => Err(unknown()),
+        }
+    }
+
+    /// Its name as the database writes it.
+    pub(super) fn name(&self) -> &str {
+        self.0.iana_name().unwrap_or("UTC")
+    }
+
+    /// The stretch that holds the second `at`, which lies between 0 and [`LAST_SECOND`].
+    pub(super) fn stretch(&self, at: i64) -> Stretch {
+        let instant = timestamp(at);
+        let offset = self.offset(at);
+        let end = self
+            .0
+            .following(instant)
+            .next()
+            .map_or(i64::MAX, |change| change.timestamp().as_second());
+        // `preceding` is strict: asked from the next second it also tells of a change at this very one.
+        let before = self
+            .0
+            .preceding(timestamp(at + 1))
+            .next()
+            .map(|change| change.timestamp().as_second());
+        let began = before.filter(|at| *at > Timestamp::MIN.as_second()).map(|at| {
+            let shift = offset - self.offset(at - 1);
+            Change { at, shift }
+        });
+        Stretch {
+            offset,
+            began,
+            end: end.min(LAST_SECOND + 1),
+        }
+    }
+
+    fn offset(&self, at: i64) -> i64 {
+        i64::from(self.0.to_offset(timestamp(at)).seconds())
+    }
+
+    /// Date, time, offset and weekday on the zone's clocks, as `2026-03-08 03:00:00 -04:00 Sun`.
+    pub(super) fn text(&self, at: i64) -> String {
+        timestamp(at)
+            .to_zoned(self.0.clone())
+            .strftime("%Y-%m-%d %H:%M:%S %:z %a")
+            .to_string()
+    }
+}
+
+/// Instants that jiff cannot hold become the nearest one that it can.
+fn timestamp(at: i64) -> Timestamp {
+    let bounded = at.clamp(Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+    Timestamp::from_second(bounded).unwrap_or(Timestamp::MAX)
+}
