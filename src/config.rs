@@ -4,19 +4,21 @@
 //! the node is built from. Where values come from and who wins is `config/load.rs`; printing them is `config/show.rs`.
 //! Fixed bounds that no operator moves are in `limits.rs`.
 
+mod check;
 mod load;
 mod show;
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use clap::builder::BoolishValueParser;
 use serde::{Deserialize, Serialize};
-use tracing_subscriber::EnvFilter;
 
+use crate::core::retry::RetryPolicy;
 use crate::id::GroupCount;
 use crate::limits::{GROUPS_DEFAULT, SHARDS};
 
+pub use check::{Invalid, Max};
 pub use load::{Flags, LoadError, Loaded, Source, check_file};
 pub use show::show;
 
@@ -86,6 +88,9 @@ pub struct Config {
     /// Table `[fire]`: callbacks.
     #[command(flatten)]
     pub fire: Fire,
+    /// Table `[retry]`: callbacks that failed.
+    #[command(flatten)]
+    pub retry: Retry,
     /// Table `[store]`: the state on disk.
     #[command(flatten)]
     pub store: Store,
@@ -154,6 +159,48 @@ pub struct Fire {
     pub window_tasks_max: u32,
 }
 
+/// How often and how soon a failed callback is tried again: [`RetryPolicy`] as settings.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
+#[serde(default, deny_unknown_fields)]
+pub struct Retry {
+    /// Attempts of one fire in all, the first included
+    #[arg(
+        id = "retry.attempts_max",
+        long = "retry-attempts-max",
+        env = "XCRON_RETRY_ATTEMPTS_MAX",
+        required = false,
+        value_name = "COUNT"
+    )]
+    pub attempts_max: u16,
+    /// Delay before the second attempt; doubled for each further one
+    #[arg(
+        id = "retry.first_delay_ms",
+        long = "retry-first-delay-ms",
+        env = "XCRON_RETRY_FIRST_DELAY_MS",
+        required = false,
+        value_name = "MS"
+    )]
+    pub first_delay_ms: u64,
+    /// Longest delay between two attempts, unless the target asks for more
+    #[arg(
+        id = "retry.delay_max_ms",
+        long = "retry-delay-max-ms",
+        env = "XCRON_RETRY_DELAY_MAX_MS",
+        required = false,
+        value_name = "MS"
+    )]
+    pub delay_max_ms: u64,
+    /// Part of each delay that is drawn at random, so that fires that failed together do not come back together
+    #[arg(
+        id = "retry.jitter_percent",
+        long = "retry-jitter-percent",
+        env = "XCRON_RETRY_JITTER_PERCENT",
+        required = false,
+        value_name = "PERCENT"
+    )]
+    pub jitter_percent: u8,
+}
+
 /// How the state is stored.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, clap::Args)]
 #[serde(default, deny_unknown_fields)]
@@ -216,6 +263,7 @@ impl Default for Config {
             retention_secs: 24 * 60 * 60,
             rejoin: false,
             fire: Fire::default(),
+            retry: Retry::default(),
             store: Store::default(),
             log: Log::default(),
         }
@@ -235,6 +283,40 @@ impl Default for Fire {
     }
 }
 
+impl Default for Retry {
+    fn default() -> Self {
+        let RetryPolicy {
+            attempts_max,
+            first_delay_ms,
+            delay_max_ms,
+            jitter_percent,
+        } = RetryPolicy::default();
+        Self {
+            attempts_max,
+            first_delay_ms,
+            delay_max_ms,
+            jitter_percent,
+        }
+    }
+}
+
+impl From<Retry> for RetryPolicy {
+    fn from(settings: Retry) -> Self {
+        let Retry {
+            attempts_max,
+            first_delay_ms,
+            delay_max_ms,
+            jitter_percent,
+        } = settings;
+        Self {
+            attempts_max,
+            first_delay_ms,
+            delay_max_ms,
+            jitter_percent,
+        }
+    }
+}
+
 impl Default for Store {
     fn default() -> Self {
         Self { cache_bytes: 64 << 20 }
@@ -248,133 +330,6 @@ impl Default for Log {
             filter: "info".to_owned(),
         }
     }
-}
-
-/// Why a value cannot be used.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Invalid {
-    /// A number outside its bounds; a bound may be the value of another key.
-    #[error("{key} = {value}: must be {min} to {max}")]
-    Range {
-        /// The setting.
-        key: &'static str,
-        /// What it was set to.
-        value: u64,
-        /// Smallest value.
-        min: u64,
-        /// Largest value, and why if that is another setting.
-        max: Max,
-    },
-    /// Other machines would reach an API that asks nobody who they are.
-    #[error(
-        "listen = {listen}: other machines can reach this address, and the API has no authentication yet. \
-         Listen on 127.0.0.1, or set allow_remote = true (--allow-remote) if the network keeps strangers out"
-    )]
-    Remote {
-        /// The address.
-        listen: SocketAddr,
-    },
-    /// Not a path that can be used and printed.
-    #[error("data: must be a path that is not empty and is UTF-8")]
-    Data,
-    /// Not a filter.
-    #[error("log.filter = {filter:?}: {why}")]
-    Filter {
-        /// What it was set to.
-        filter: String,
-        /// The parser's reason.
-        why: String,
-    },
-}
-
-/// The upper bound of a number.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Max {
-    /// Fixed.
-    Fixed(u64),
-    /// The value of another setting.
-    Setting(&'static str, u64),
-}
-
-impl Max {
-    fn value(self) -> u64 {
-        match self {
-            Self::Fixed(value) | Self::Setting(_, value) => value,
-        }
-    }
-}
-
-impl std::fmt::Display for Max {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Fixed(value) => write!(f, "{value}"),
-            Self::Setting(key, value) => write!(f, "{value} ({key})"),
-        }
-    }
-}
-
-impl Invalid {
-    /// The setting that is wrong.
-    pub fn key(&self) -> &'static str {
-        match self {
-            Self::Range { key, .. } => key,
-            Self::Remote { .. } => "listen",
-            Self::Data => "data",
-            Self::Filter { .. } => "log.filter",
-        }
-    }
-}
-
-const TIMEOUT_MS_MAX: u64 = 10 * 60 * 1_000;
-const RETENTION_SECS_MAX: u64 = 10 * 366 * 24 * 60 * 60;
-const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
-
-impl Config {
-    /// Checks what the types do not: bounds, and relations between settings. The first wrong setting is returned.
-    pub fn validate(&self) -> Result<(), Invalid> {
-        use Max::{Fixed, Setting};
-        if !self.listen.ip().to_canonical().is_loopback() && !self.allow_remote {
-            return Err(Invalid::Remote { listen: self.listen });
-        }
-        if self.data == Path::new("") || self.data.to_str().is_none() {
-            return Err(Invalid::Data);
-        }
-        let fire = &self.fire;
-        range("connections_max", self.connections_max, 1, Fixed(1_000_000))?;
-        range("request_timeout_ms", self.request_timeout_ms, 1, Fixed(TIMEOUT_MS_MAX))?;
-        let request_timeout = Setting("request_timeout_ms", self.request_timeout_ms);
-        range("header_timeout_ms", self.header_timeout_ms, 1, request_timeout)?;
-        range("retention_secs", self.retention_secs, 1, Fixed(RETENTION_SECS_MAX))?;
-        range("fire.in_flight_max", fire.in_flight_max, 1, Fixed(100_000))?;
-        let in_flight = Setting("fire.in_flight_max", fire.in_flight_max.into());
-        range(
-            "fire.in_flight_per_target_max",
-            fire.in_flight_per_target_max,
-            1,
-            in_flight,
-        )?;
-        range("fire.timeout_ms", fire.timeout_ms, 1, Fixed(TIMEOUT_MS_MAX))?;
-        let timeout = Setting("fire.timeout_ms", fire.timeout_ms);
-        range("fire.connect_timeout_ms", fire.connect_timeout_ms, 1, timeout)?;
-        range("fire.window_ms", fire.window_ms, 1_000, Fixed(DAY_MS))?;
-        range("fire.window_tasks_max", fire.window_tasks_max, 1, Fixed(10_000_000))?;
-        range("store.cache_bytes", self.store.cache_bytes, 1 << 20, Fixed(1 << 40))?;
-        EnvFilter::builder()
-            .parse(&self.log.filter)
-            .map(drop)
-            .map_err(|error| Invalid::Filter {
-                filter: self.log.filter.clone(),
-                why: error.to_string(),
-            })
-    }
-}
-
-fn range(key: &'static str, value: impl Into<u64>, min: u64, max: Max) -> Result<(), Invalid> {
-    let value = value.into();
-    if value < min || value > max.value() {
-        return Err(Invalid::Range { key, value, min, max });
-    }
-    Ok(())
 }
 
 /// Why a number of groups is refused; clap and toml add where it stands.

@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use crate::core::record;
 use crate::entropy::Entropy;
 use crate::id::{GroupCount, NodeId};
+use crate::wal::DirFiles;
 
 const IDENTITY_FILE: &str = "identity";
 const LOCK_FILE: &str = "lock";
 /// Subdirectory of the log stream.
-pub const LOG_DIRECTORY: &str = "log";
+const LOG_DIRECTORY: &str = "log";
 /// Subdirectory of the state.
-pub const STATE_DIRECTORY: &str = "state";
+const STATE_DIRECTORY: &str = "state";
 const IDENTITY_V1: u8 = 1;
 
 /// Why the data directory cannot be used.
@@ -85,8 +86,14 @@ impl DataDirectory {
         }
     }
 
-    /// Where the log stream lives.
-    pub fn log(&self) -> PathBuf {
+    /// The directory of the log stream, made if need be.
+    pub fn open_log(&self) -> Result<DirFiles, IdentityError> {
+        let path = self.log();
+        create_private(&path).map_err(|error| io_error(&path, "cannot be created", error))?;
+        DirFiles::open(&path).map_err(|error| io_error(&path, "cannot be opened", error))
+    }
+
+    fn log(&self) -> PathBuf {
         self.path.join(LOG_DIRECTORY)
     }
 

@@ -2,11 +2,15 @@
 //!
 //! Owns the trait and its outcomes, which keep "not done" and "may have happened" apart. Called by `api` alone.
 
+mod local;
+
 use std::future::Future;
 use std::pin::Pin;
 
 use crate::core::task::{Schedule, TaskSpec, TaskState};
 use crate::id::TaskId;
+
+pub use local::Router;
 
 /// A future whose type is not named, so that [`Tasks`] can be a trait object.
 pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -2,6 +2,7 @@
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong flags or settings. Called by `main.rs`.
 
+mod bench;
 mod config;
 mod logging;
 mod serve;
@@ -9,8 +10,11 @@ mod serve;
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Parser, Subcommand};
+
+use crate::clock::SystemClock;
 
 /// Exit code for flags and settings that cannot be used, the same as clap's own.
 const EXIT_USAGE: u8 = 2;
@@ -28,6 +32,8 @@ enum Command {
     /// Run a node (what `xcron` alone does)
     #[command(after_help = serve::EXAMPLES)]
     Serve(serve::Args),
+    /// Measure nodes from outside: create tasks, wait for their callbacks, report rates and lateness
+    Bench(bench::Args),
     /// Show or check settings
     Config(config::Args),
 }
@@ -37,7 +43,8 @@ Examples:
   xcron                                     run a node: API on 127.0.0.1:8000, data in ./xcron-data
   xcron serve --listen 127.0.0.1:9000       the same on another port
   xcron serve --config xcron.toml           the same with settings from a file
-  xcron config show                         every setting, its value, and where it came from";
+  xcron config show                         every setting, its value, and where it came from
+  xcron bench --tasks 1000                  how fast and how punctual is the node on this machine";
 
 /// Runs the command that `arguments` (the program's name first) ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
@@ -47,6 +54,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit
     };
     match command {
         Command::Serve(args) => serve::run(args),
+        Command::Bench(args) => bench::run(args, Arc::new(SystemClock::default())),
         Command::Config(args) => config::run(args),
     }
 }

@@ -16,6 +16,7 @@ use tracing::{info, warn};
 use super::config::refuse;
 use super::{logging, print};
 use crate::config::{Config, Flags};
+use crate::node::{self, World};
 
 /// Time that work on blocking threads has to end once the node has stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
@@ -84,16 +85,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     let listener = TcpListener::bind(address)
         .await
         .with_context(|| format!("cannot listen on {address}; choose another address with --listen"))?;
-    print(&greeting(listener.local_addr()?))?;
-    start_node(config, listener, shutdown).await?;
+    let greeting = greeting(listener.local_addr()?);
+    let ready = || {
+        // The node runs on, whoever reads its output or does not.
+        let _ = print(&greeting);
+    };
+    let world = World::open(&config)?;
+    node::run(config, world, listener, ready, shutdown).await?;
     info!("stopped");
     Ok(())
-}
-
-/// Stands where `node::run` goes.
-#[expect(clippy::unused_async, reason = "node::run is async")]
-async fn start_node(_: Config, _: TcpListener, _: impl Future<Output = ()>) -> anyhow::Result<()> {
-    anyhow::bail!("this build has no node in it")
 }
 
 fn greeting(address: SocketAddr) -> String {

@@ -111,6 +111,11 @@ fn a_wrong_value_names_its_key() {
         ("[fire]\nconnect_timeout_ms = 10001", "fire.connect_timeout_ms"),
         ("[fire]\nwindow_ms = 999", "fire.window_ms"),
         ("[fire]\nwindow_tasks_max = 0", "fire.window_tasks_max"),
+        ("[retry]\nattempts_max = 0", "retry.attempts_max"),
+        ("[retry]\nattempts_max = 1001", "retry.attempts_max"),
+        ("[retry]\nfirst_delay_ms = 600001", "retry.first_delay_ms"),
+        ("[retry]\ndelay_max_ms = 604800001", "retry.delay_max_ms"),
+        ("[retry]\njitter_percent = 101", "retry.jitter_percent"),
         ("[store]\ncache_bytes = 0", "store.cache_bytes"),
         ("[log]\nformat = \"xml\"", "format"),
         ("[log]\nfilter = \"xcron=loud\"", "log.filter"),
@@ -162,6 +167,20 @@ fn an_address_that_others_reach_needs_a_decision() {
         ),
         "{error:?}"
     );
+}
+
+#[test]
+fn the_retry_table_becomes_the_policy() {
+    let text = "[retry]\nattempts_max = 9\nfirst_delay_ms = 7\ndelay_max_ms = 70\njitter_percent = 0\n";
+    let loaded = load_file(text, &["--retry-first-delay-ms", "8"]).expect("valid");
+    let policy = RetryPolicy {
+        attempts_max: 9,
+        first_delay_ms: 8,
+        delay_max_ms: 70,
+        jitter_percent: 0,
+    };
+    assert_eq!(RetryPolicy::from(loaded.config.retry), policy);
+    assert_eq!(RetryPolicy::from(Config::default().retry), RetryPolicy::default());
 }
 
 #[test]

@@ -28,14 +28,18 @@ pub fn due_attempts(state: &TaskState, schedule: &Schedule, now_ms: u64) -> Resu
     if state.life != Life::Pending {
         return Ok(Vec::new());
     }
-    let retries = state.open.iter().filter(|open| open.retry_ms <= now_ms).map(|open| DueAttempt {
-        due_ms: open.due_ms,
-        expected_ms: open.due_ms,
-        skipped: 0,
-        attempt: open.attempts.saturating_add(1),
-        run: open.run,
-        next_due_ms: state.next_due_ms,
-    });
+    let retries = state
+        .open
+        .iter()
+        .filter(|open| open.retry_ms <= now_ms)
+        .map(|open| DueAttempt {
+            due_ms: open.due_ms,
+            expected_ms: open.due_ms,
+            skipped: 0,
+            attempt: open.attempts.saturating_add(1),
+            run: open.run,
+            next_due_ms: state.next_due_ms,
+        });
     let mut attempts: Vec<_> = retries.collect();
     if let Some(expected_ms) = state.next_due_ms.filter(|due_ms| *due_ms <= now_ms) {
         attempts.push(first_attempt(state, schedule, expected_ms, now_ms)?);
@@ -58,7 +62,14 @@ fn first_attempt(
         }
     };
     let run = state.dues_past + skipped + 1;
-    Ok(DueAttempt { due_ms, expected_ms, skipped, attempt: 1, run, next_due_ms })
+    Ok(DueAttempt {
+        due_ms,
+        expected_ms,
+        skipped,
+        attempt: 1,
+        run,
+        next_due_ms,
+    })
 }
 
 #[cfg(test)]
@@ -69,7 +80,10 @@ mod tests {
     const MINUTE: u64 = 60_000;
 
     fn cron() -> Schedule {
-        Schedule::Cron { expression: "*/5 * * * *".into(), timezone: "UTC".into() }
+        Schedule::Cron {
+            expression: "*/5 * * * *".into(),
+            timezone: "UTC".into(),
+        }
     }
 
     #[test]
@@ -83,22 +97,40 @@ mod tests {
         let state = TaskState::new(5 * MINUTE, 0);
         let attempts = due_attempts(&state, &Schedule::Once { at_ms: 5 * MINUTE }, 500 * MINUTE).expect("no cron");
         let only = attempts[0];
-        assert_eq!((only.due_ms, only.skipped, only.attempt, only.run, only.next_due_ms), (5 * MINUTE, 0, 1, 1, None));
+        assert_eq!(
+            (only.due_ms, only.skipped, only.attempt, only.run, only.next_due_ms),
+            (5 * MINUTE, 0, 1, 1, None)
+        );
     }
 
     #[test]
     fn a_cron_task_fires_its_latest_missed_due_and_skips_the_rest() {
-        let state = TaskState { dues_past: 7, ..TaskState::new(5 * MINUTE, 0) };
+        let state = TaskState {
+            dues_past: 7,
+            ..TaskState::new(5 * MINUTE, 0)
+        };
         let attempts = due_attempts(&state, &cron(), 22 * MINUTE).expect("a good line");
         let only = attempts[0];
-        assert_eq!((only.expected_ms, only.due_ms, only.skipped, only.run), (5 * MINUTE, 20 * MINUTE, 3, 11));
+        assert_eq!(
+            (only.expected_ms, only.due_ms, only.skipped, only.run),
+            (5 * MINUTE, 20 * MINUTE, 3, 11)
+        );
         assert_eq!(only.next_due_ms, Some(25 * MINUTE));
     }
 
     #[test]
     fn retries_come_beside_the_next_due_when_their_time_has_come() {
-        let open = OpenFire { due_ms: 5 * MINUTE, run: 1, attempts: 2, retry_ms: 6 * MINUTE };
-        let state = TaskState { open: vec![open], dues_past: 1, ..TaskState::new(10 * MINUTE, 0) };
+        let open = OpenFire {
+            due_ms: 5 * MINUTE,
+            run: 1,
+            attempts: 2,
+            retry_ms: 6 * MINUTE,
+        };
+        let state = TaskState {
+            open: vec![open],
+            dues_past: 1,
+            ..TaskState::new(10 * MINUTE, 0)
+        };
         assert_eq!(due_attempts(&state, &cron(), 6 * MINUTE - 1), Ok(vec![]));
         let attempts = due_attempts(&state, &cron(), 10 * MINUTE).expect("a good line");
         let seen: Vec<_> = attempts.iter().map(|a| (a.due_ms, a.attempt, a.run)).collect();

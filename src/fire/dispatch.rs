@@ -12,22 +12,20 @@ use crate::clock::Clock;
 use crate::core::command::{AttemptResult, Op, Settle};
 use crate::core::due::{DueAttempt, due_attempts};
 use crate::core::machine::{DueEntry, View, Wake};
-use crate::core::retry::{Answer, Decision, RetryPolicy};
+use crate::core::retry::{Answer, Decision, NoAnswer, RetryPolicy};
 use crate::core::task::{TaskSpec, TaskState};
 use crate::entropy::Entropy;
 use crate::failure::Failure;
 use crate::fire::deliver::{Attempt, Deliver};
 use crate::fire::queues::{QueueLimits, Queues};
+use crate::fire::target::Target;
 use crate::fire::windows::Windows;
 use crate::id::{FireId, GroupId, TaskKey};
-use crate::metrics::Metrics;
+use crate::metrics::{AnswerClass, Metrics};
 use crate::raft::{Group, Groups, ProposeError};
 
 /// How long a task is left alone after its outcome could not be reported or its schedule not be read, in milliseconds.
 const SECOND_LOOK_MS: u64 = 500;
-
-/// Hash of a callback's host and port.
-pub type Target = u32;
 
 /// A task whose time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -92,7 +90,7 @@ impl Dispatcher {
     /// Fires waiting for their turn, and fires in flight.
     pub fn load(&self) -> (usize, usize) {
         let queues = self.0.queues.lock();
-        (queues.len(), queues.in_flight())
+        (queues.waiting(), queues.in_flight())
     }
 
     fn start_allowed(&self) {
@@ -108,14 +106,20 @@ impl Dispatcher {
     async fn fire(self, target: Target, fire: Queued) {
         let group = self.0.parts.groups.get(fire.group);
         let settles = self.attempts(group, fire).await;
-        self.0.queues.lock().finish(&target);
+        self.0.queues.lock().finish(target);
         self.start_allowed();
         let is_settled = match settles {
             Ok(settles) => self.report(group, settles).await,
             Err(SecondLook) => false,
         };
         let now_ms = self.0.parts.clock.wall_ms();
-        let again = (!is_settled).then_some((now_ms + SECOND_LOOK_MS, DueEntry { wake: Wake::Retry, target }));
+        let again = (!is_settled).then_some((
+            now_ms + SECOND_LOOK_MS,
+            DueEntry {
+                wake: Wake::Retry,
+                target,
+            },
+        ));
         let window = self.0.parts.windows.of(fire.group);
         let must_wake = window.with(|window| {
             window.released(fire.key, again);
@@ -129,12 +133,17 @@ impl Dispatcher {
     /// Makes the attempts that are due, one after the other: attempts of one task never overlap.
     async fn attempts(&self, group: &Group, fire: Queued) -> Result<Vec<Settle>, SecondLook> {
         let parts = &self.0.parts;
-        let Some((spec, state, due)) = self.read(group, fire)? else { return Ok(Vec::new()) };
+        let Some((spec, state, due)) = self.read(group, fire)? else {
+            return Ok(Vec::new());
+        };
         let mut settles = Vec::with_capacity(due.len());
         let body = Bytes::from(spec.body);
         for attempt in due {
             let now_ms = parts.clock.wall_ms();
-            let may_start = parts.windows.of(fire.group).with(|window| window.may_start(fire.key, fire.generation));
+            let may_start = parts
+                .windows
+                .of(fire.group)
+                .with(|window| window.may_start(fire.key, fire.generation));
             if may_start != Some(true) || now_ms < attempt.due_ms {
                 break;
             }
@@ -151,7 +160,7 @@ impl Dispatcher {
                 now_ms,
             });
             let answer = answer.await;
-            parts.metrics.observe_answer(&answer);
+            parts.metrics.inc_attempt_answer(class(&answer));
             settles.push(self.settle(fire, &state, attempt, &answer));
         }
         Ok(settles)
@@ -164,8 +173,12 @@ impl Dispatcher {
             parts.failure.report(error.to_string());
             SecondLook
         };
-        let Some(state) = group.store().state(fire.key).map_err(fault)? else { return Ok(None) };
-        let Some(spec) = group.store().spec(fire.key).map_err(fault)? else { return Ok(None) };
+        let Some(state) = group.store().state(fire.key).map_err(fault)? else {
+            return Ok(None);
+        };
+        let Some(spec) = group.store().spec(fire.key).map_err(fault)? else {
+            return Ok(None);
+        };
         match due_attempts(&state, &spec.schedule, parts.clock.wall_ms()) {
             Ok(due) => Ok(Some((spec, state, due))),
             Err(error) => {
@@ -178,7 +191,9 @@ impl Dispatcher {
     fn settle(&self, fire: Queued, state: &TaskState, attempt: DueAttempt, answer: &Answer) -> Settle {
         let parts = &self.0.parts;
         let at_ms = parts.clock.wall_ms();
-        let decision = parts.retry.decide(attempt.attempt, answer, at_ms, parts.entropy.next_u64());
+        let decision = parts
+            .retry
+            .decide(attempt.attempt, answer, at_ms, parts.entropy.next_u64());
         Settle {
             key: fire.key,
             generation: fire.generation,
@@ -223,3 +238,19 @@ impl Dispatcher {
 
 /// The task could not be dealt with now.
 struct SecondLook;
+
+fn class(answer: &Answer) -> AnswerClass {
+    match answer {
+        Answer::Status { code, .. } => AnswerClass::of_status(*code),
+        Answer::None {
+            kind: NoAnswer::Connect,
+        } => AnswerClass::Connect,
+        Answer::None {
+            kind: NoAnswer::Timeout,
+        } => AnswerClass::Timeout,
+        Answer::None { kind: NoAnswer::Reset } => AnswerClass::Reset,
+        Answer::None {
+            kind: NoAnswer::BadUrl | NoAnswer::Other,
+        } => AnswerClass::Other,
+    }
+}

@@ -102,15 +102,25 @@ impl GroupFiring {
     /// Hands over what is due; `true` if there was something.
     async fn queue_due(&self, lead: Leadership, now_ms: u64) -> bool {
         let shared = self.windows.of(self.group.id());
-        let taken = shared.with(|window| window.take_due(now_ms, TAKEN_MAX)).unwrap_or_default();
+        let taken = shared
+            .with(|window| window.take_due(now_ms, TAKEN_MAX))
+            .unwrap_or_default();
         if taken.is_empty() {
             return false;
         }
         let (expired, fires): (Vec<_>, Vec<_>) = taken.into_iter().partition(|(.., entry)| entry.wake == Wake::Expire);
-        let queued = |key| Queued { group: self.group.id(), key, generation: lead.generation };
-        self.dispatcher.queue(fires.into_iter().map(|(_, key, entry)| (entry.target, queued(key))));
+        let queued = |key| Queued {
+            group: self.group.id(),
+            key,
+            generation: lead.generation,
+        };
+        self.dispatcher
+            .queue(fires.into_iter().map(|(_, key, entry)| (entry.target, queued(key))));
         let drops = expired.iter().map(|(_, key, _)| async move {
-            let op = Op::Expire { key: *key, at_ms: now_ms };
+            let op = Op::Expire {
+                key: *key,
+                at_ms: now_ms,
+            };
             self.group.proposer().propose_waiting(&op).await
         });
         let dropped = futures_util::future::join_all(drops).await;

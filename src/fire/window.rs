@@ -15,12 +15,12 @@ pub type Position = (u64, TaskKey);
 const LOWEST_KEY: TaskKey = TaskKey([0; 16]);
 
 /// A task that is queued or in flight.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Busy {
     /// Deleted while busy: nothing of it may start any more.
     cancelled: bool,
-    /// Came up again while busy.
-    again: Option<(u64, DueEntry)>,
+    /// Came up again while busy; put back when the task is released.
+    again: Vec<(u64, DueEntry)>,
 }
 
 /// The nearest dues of a group, under one leadership.
@@ -31,6 +31,8 @@ pub struct Window {
     end: Position,
     due: BTreeMap<Position, DueEntry>,
     busy: HashMap<TaskKey, Busy>,
+    /// Entries held in the `again` of busy tasks.
+    held: usize,
     entries_max: usize,
 }
 
@@ -49,7 +51,14 @@ impl Window {
     /// An empty window that begins at the group's low-water mark.
     pub fn new(generation: u64, low_water_ms: u64, entries_max: usize) -> Self {
         let end = (low_water_ms, LOWEST_KEY);
-        Self { generation, end, due: BTreeMap::new(), busy: HashMap::new(), entries_max }
+        Self {
+            generation,
+            end,
+            due: BTreeMap::new(),
+            busy: HashMap::new(),
+            held: 0,
+            entries_max,
+        }
     }
 
     /// The leadership under which it was opened.
@@ -57,9 +66,9 @@ impl Window {
         self.generation
     }
 
-    /// Entries held: nearest dues and busy tasks.
-    pub fn len(&self) -> usize {
-        self.due.len() + self.busy.len()
+    /// Entries held in memory: nearest dues and busy tasks.
+    fn held_entries(&self) -> usize {
+        self.due.len() + self.busy.len() + self.held
     }
 
     /// An entry was put into the index.
@@ -68,7 +77,7 @@ impl Window {
             return;
         }
         self.due.insert((at_ms, key), entry);
-        if self.len() > self.entries_max
+        if self.held_entries() > self.entries_max
             && let Some((last, _)) = self.due.pop_last()
         {
             // The window ends earlier now; what it gave up will be scanned in its turn.
@@ -79,6 +88,11 @@ impl Window {
     /// An entry was taken out of the index.
     pub fn removed(&mut self, at_ms: u64, key: TaskKey) {
         self.due.remove(&(at_ms, key));
+        if let Some(busy) = self.busy.get_mut(&key) {
+            let before = busy.again.len();
+            busy.again.retain(|(again_ms, _)| *again_ms != at_ms);
+            self.held -= before - busy.again.len();
+        }
     }
 
     /// The task was deleted: nothing of it starts after this returns.
@@ -91,7 +105,7 @@ impl Window {
     /// Begins a refill up to `to_ms`, if there is room. The new end is published here, before the scan, so that an entry
     /// added meanwhile is not lost between the two.
     pub fn begin_refill(&mut self, to_ms: u64) -> Option<Refill> {
-        let limit = self.entries_max.saturating_sub(self.len());
+        let limit = self.entries_max.saturating_sub(self.held_entries());
         let from = self.end;
         if to_ms <= from.0 || limit < self.entries_max / 4 {
             return None;
@@ -109,7 +123,10 @@ impl Window {
             last = Some((at_ms, key));
         }
         if let Some((at_ms, key)) = last.filter(|_| is_cut) {
-            let end = (at_ms, TaskKey((u128::from_be_bytes(key.0).saturating_add(1)).to_be_bytes()));
+            let end = (
+                at_ms,
+                TaskKey((u128::from_be_bytes(key.0).saturating_add(1)).to_be_bytes()),
+            );
             self.end = self.end.min(end);
             self.due.split_off(&self.end);
         }
@@ -124,12 +141,12 @@ impl Window {
                 break;
             }
             let ((at_ms, key), entry) = first.remove_entry();
-            match self.busy.get_mut(&key) {
-                Some(busy) => busy.again = Some((at_ms, entry)),
-                None => {
-                    self.busy.insert(key, Busy::default());
-                    taken.push((at_ms, key, entry));
-                }
+            if let Some(busy) = self.busy.get_mut(&key) {
+                busy.again.push((at_ms, entry));
+                self.held += 1;
+            } else {
+                self.busy.insert(key, Busy::default());
+                taken.push((at_ms, key, entry));
             }
         }
         taken
@@ -143,6 +160,7 @@ impl Window {
     /// The task is no longer busy. `again_ms` puts it back for another look at that instant.
     pub fn released(&mut self, key: TaskKey, again_ms: Option<(u64, DueEntry)>) {
         let Some(busy) = self.busy.remove(&key) else { return };
+        self.held -= busy.again.len();
         for (at_ms, entry) in busy.again.into_iter().chain(again_ms) {
             self.due.insert((at_ms, key), entry);
         }

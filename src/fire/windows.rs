@@ -58,7 +58,10 @@ pub struct Windows {
 impl Windows {
     /// Closed windows for `count` groups.
     pub fn new(count: GroupCount, metrics: Arc<Metrics>) -> Self {
-        Self { groups: count.iter().map(|_| GroupWindow::default()).collect(), metrics }
+        Self {
+            groups: count.iter().map(|_| GroupWindow::default()).collect(),
+            metrics,
+        }
     }
 
     /// One group's window.
@@ -68,7 +71,10 @@ impl Windows {
 
     /// Entries whose time has come and that no attempt has been queued for, over all groups.
     pub fn overdue(&self, now_ms: u64) -> usize {
-        self.groups.iter().filter_map(|group| group.with(|window| window.overdue(now_ms))).sum()
+        self.groups
+            .iter()
+            .filter_map(|group| group.with(|window| window.overdue(now_ms)))
+            .sum()
     }
 }
 
@@ -88,7 +94,9 @@ impl AppliedHook for Windows {
                 }
             }
             // A later first due needs no wake: the loop finds nothing and plans again.
-            window.next_due_ms().is_some_and(|after| before.is_none_or(|before| after < before))
+            window
+                .next_due_ms()
+                .is_some_and(|after| before.is_none_or(|before| after < before))
         });
         if must_wake == Some(true) {
             shared.wake();

@@ -136,7 +136,9 @@ impl Group {
     /// Completes once everything acknowledged before this call is visible in [`Self::store`].
     pub async fn read_barrier(&self) -> Result<(), ReadError> {
         let barrier = self.raft.ensure_linearizable(ReadPolicy::LeaseRead).await;
-        barrier.map(drop).map_err(|error| ReadError::Unavailable(error.to_string()))
+        barrier
+            .map(drop)
+            .map_err(|error| ReadError::Unavailable(error.to_string()))
     }
 }
 
@@ -173,7 +175,10 @@ impl Groups {
         for id in parts.count.iter() {
             groups.push(start_group(&parts, &config, id).await?);
         }
-        Ok(Self { count: parts.count, groups: groups.into() })
+        Ok(Self {
+            count: parts.count,
+            groups: groups.into(),
+        })
     }
 
     /// The group that owns a task.
@@ -236,19 +241,41 @@ async fn start_group(parts: &Parts, config: &Arc<Config>, id: GroupId) -> Result
     let raft = RaftGroup::new(parts.node, config.clone(), network, log, machine.clone())
         .await
         .map_err(|error| refused(error.to_string()))?;
-    if raft.is_initialized().await.map_err(|error| refused(error.to_string()))? {
+    if raft
+        .is_initialized()
+        .await
+        .map_err(|error| refused(error.to_string()))?
+    {
         // A sole voter needs nobody's vote: waiting for the election timeout would only delay the first fire.
         if raft.voter_ids().eq([parts.node]) {
-            raft.trigger().elect(false).await.map_err(|error| refused(error.to_string()))?;
+            raft.trigger()
+                .elect(false)
+                .await
+                .map_err(|error| refused(error.to_string()))?;
         }
     } else {
         let voters = BTreeSet::from([parts.node]);
-        raft.initialize(voters).await.map_err(|error| refused(error.to_string()))?;
+        raft.initialize(voters)
+            .await
+            .map_err(|error| refused(error.to_string()))?;
     }
     let proposer = Proposer::spawn(raft.clone(), parts.metrics.clone());
     let (claims, leadership) = watch::channel(None);
-    tokio::spawn(follow_leadership(raft.clone(), proposer.clone(), parts.node, claims, parts.failure.clone()));
-    Ok(Group { id, raft, machine, store, proposer, leadership })
+    tokio::spawn(follow_leadership(
+        raft.clone(),
+        proposer.clone(),
+        parts.node,
+        claims,
+        parts.failure.clone(),
+    ));
+    Ok(Group {
+        id,
+        raft,
+        machine,
+        store,
+        proposer,
+        leadership,
+    })
 }
 
 /// The log and the state must overlap: a gap between them is acknowledged data that is gone.
@@ -259,13 +286,21 @@ fn compare(wal: &Wal, machine: &GroupMachine, group: GroupId) -> Result<(), Star
     if let Some(purged) = purged
         && applied.is_none_or(|applied| applied < purged)
     {
-        return Err(StartError::StateBehindLog { group, applied: applied.unwrap_or(0), purged });
+        return Err(StartError::StateBehindLog {
+            group,
+            applied: applied.unwrap_or(0),
+            purged,
+        });
     }
     let last = log.last_index.or(purged);
     if let Some(applied) = applied
         && last.is_none_or(|last| last < applied)
     {
-        return Err(StartError::LogBehindState { group, applied, last: last.unwrap_or(0) });
+        return Err(StartError::LogBehindState {
+            group,
+            applied,
+            last: last.unwrap_or(0),
+        });
     }
     Ok(())
 }

@@ -41,8 +41,13 @@ impl GroupLog {
         if from >= to {
             return Ok(Vec::new());
         }
-        let read = self.wal.read(self.group.0, from, to, bytes_max).map_err(io::Error::other)?;
-        read.iter().map(|bytes| decode_entry(bytes).map_err(io::Error::other)).collect()
+        let read = self
+            .wal
+            .read(self.group.0, from, to, bytes_max)
+            .map_err(io::Error::other)?;
+        read.iter()
+            .map(|bytes| decode_entry(bytes).map_err(io::Error::other))
+            .collect()
     }
 
     /// Hands a job to the writer and waits until it is on disk.
@@ -50,7 +55,7 @@ impl GroupLog {
         let (done, synced) = oneshot::channel();
         submit(&self.wal, Box::new(move |result| drop(done.send(result))));
         // The writer answers every job, also when it fails; a dropped answer means that its thread is gone.
-        let result = synced.await.unwrap_or(Err(WalError::Closed));
+        let result = synced.await.unwrap_or(Err(WalError::Stopped));
         result.map_err(io::Error::other)
     }
 }
@@ -79,12 +84,18 @@ impl RaftLogReader<TypeConfig> for GroupLog {
             Bound::Unbounded => u64::MAX,
         };
         let group = self.wal.group(self.group.0);
-        let (Some(first), Some(last)) = (group.first_index, group.last_index) else { return Ok(Vec::new()) };
+        let (Some(first), Some(last)) = (group.first_index, group.last_index) else {
+            return Ok(Vec::new());
+        };
         self.entries(from.max(first), to.min(last + 1), usize::MAX)
     }
 
     async fn read_vote(&mut self) -> Result<Option<VoteOf<TypeConfig>>, io::Error> {
-        self.wal.group(self.group.0).vote.map(|bytes| decode("vote", &bytes)).transpose()
+        self.wal
+            .group(self.group.0)
+            .vote
+            .map(|bytes| decode("vote", &bytes))
+            .transpose()
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
@@ -102,7 +113,10 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
             None => last_purged_log_id,
             Some(last) => self.entries(last, last + 1, usize::MAX)?.first().map(RaftEntry::log_id),
         };
-        Ok(LogState { last_purged_log_id, last_log_id })
+        Ok(LogState {
+            last_purged_log_id,
+            last_log_id,
+        })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -151,6 +165,7 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
 
     async fn purge(&mut self, id: LogIdOf<TypeConfig>) -> Result<(), io::Error> {
         let mark = encode(&id);
-        self.synced(|wal, done| wal.purge(self.group.0, id.index, mark, done)).await
+        self.synced(|wal, done| wal.purge(self.group.0, id.index, mark, done))
+            .await
     }
 }

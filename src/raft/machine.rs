@@ -47,7 +47,10 @@ struct Current {
 
 impl Current {
     fn meta(&self) -> GroupMeta {
-        GroupMeta { applied: record::versioned(POSITION_V1, &self.position), state: self.state }
+        GroupMeta {
+            applied: record::versioned(POSITION_V1, &self.position),
+            state: self.state,
+        }
     }
 }
 
@@ -75,8 +78,16 @@ impl GroupMachine {
             record::decode("position", POSITION_V1, &meta.applied)
                 .map_err(|error| StoreError::Record { group, error })?
         };
-        let current = Arc::new(Mutex::new(Current { position, state: meta.state }));
-        Ok(Self { store, hook, failure, current })
+        let current = Arc::new(Mutex::new(Current {
+            position,
+            state: meta.state,
+        }));
+        Ok(Self {
+            store,
+            hook,
+            failure,
+            current,
+        })
     }
 
     /// Index of the last applied entry.
@@ -119,7 +130,9 @@ impl GroupMachine {
         *current = next;
         self.hook.applied(self.store.group(), &state, &changes);
         drop(current);
-        answers.into_iter().for_each(|(responder, replies)| responder.send(replies));
+        for (responder, replies) in answers {
+            responder.send(replies);
+        }
         Ok(())
     }
 
@@ -137,7 +150,10 @@ impl GroupMachine {
             last_log_id: current.position.applied,
             last_membership: current.position.membership.clone(),
         };
-        openraft::storage::Snapshot { meta, snapshot: Snapshot::take(&self.store, current.meta()) }
+        openraft::storage::Snapshot {
+            meta,
+            snapshot: Snapshot::take(&self.store, current.meta()),
+        }
     }
 }
 
@@ -168,7 +184,11 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
                 bytes = 0;
             }
         }
-        if batch.is_empty() { Ok(()) } else { self.fatal(self.apply_batch(batch)) }
+        if batch.is_empty() {
+            Ok(())
+        } else {
+            self.fatal(self.apply_batch(batch))
+        }
     }
 
     async fn get_snapshot_builder(&mut self) -> Self {
@@ -181,8 +201,14 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
         snapshot: Snapshot,
     ) -> Result<(), io::Error> {
         self.fatal(self.store.install(&snapshot))?;
-        let position = Position { applied: meta.last_log_id, membership: meta.last_membership.clone() };
-        *self.current.lock() = Current { position, state: snapshot.meta.state };
+        let position = Position {
+            applied: meta.last_log_id,
+            membership: meta.last_membership.clone(),
+        };
+        *self.current.lock() = Current {
+            position,
+            state: snapshot.meta.state,
+        };
         Ok(())
     }
 

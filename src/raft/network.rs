@@ -7,9 +7,7 @@ use std::io;
 use openraft::RaftNetworkFactory;
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
-use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse,
-};
+use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
 use openraft::type_config::alias::{SnapshotOf, VoteOf};
 use openraft_multi::{GroupNetworkAdapter, GroupNetworkFactory, GroupRouter};
 
@@ -33,7 +31,10 @@ impl GroupNetwork {
 }
 
 fn unreachable(target: NodeId) -> Unreachable<TypeConfig> {
-    Unreachable::new(&io::Error::new(io::ErrorKind::NotConnected, format!("node {target} is not known here")))
+    Unreachable::new(&io::Error::new(
+        io::ErrorKind::NotConnected,
+        format!("node {target} is not known here"),
+    ))
 }
 
 impl GroupRouter<TypeConfig, GroupId> for Peers {

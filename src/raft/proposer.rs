@@ -48,17 +48,25 @@ impl Proposer {
     /// Proposes for a client: refused at once when there is no room.
     pub async fn propose(&self, op: &Op<'_>) -> Result<Reply, ProposeError> {
         let (reply, answer) = oneshot::channel();
-        self.0.try_send(Proposal { op: command::encode_op(op), reply }).map_err(|error| match error {
-            mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
-            mpsc::error::TrySendError::Closed(_) => ProposeError::NotLeader,
-        })?;
+        self.0
+            .try_send(Proposal {
+                op: command::encode_op(op),
+                reply,
+            })
+            .map_err(|error| match error {
+                mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
+                mpsc::error::TrySendError::Closed(_) => ProposeError::NotLeader,
+            })?;
         answer.await.unwrap_or(Err(ProposeError::Unknown))
     }
 
     /// Proposes for the node itself: waits for room, since an outcome must not be lost to a burst of creates.
     pub async fn propose_waiting(&self, op: &Op<'_>) -> Result<Reply, ProposeError> {
         let (reply, answer) = oneshot::channel();
-        let proposal = Proposal { op: command::encode_op(op), reply };
+        let proposal = Proposal {
+            op: command::encode_op(op),
+            reply,
+        };
         self.0.send(proposal).await.map_err(|_| ProposeError::NotLeader)?;
         answer.await.unwrap_or(Err(ProposeError::Unknown))
     }
@@ -121,9 +129,13 @@ fn answer(batch: Vec<Proposal>, result: Result<Vec<Reply>, ProposeError>) {
             assert_eq!(replies.len(), batch.len(), "apply answers every operation of an entry");
             for (proposal, reply) in batch.into_iter().zip(replies) {
                 // A caller that gave up waiting does not need its reply.
-                drop(proposal.reply.send(Ok(reply)));
+                let _ = proposal.reply.send(Ok(reply));
             }
         }
-        Err(error) => batch.into_iter().for_each(|proposal| drop(proposal.reply.send(Err(error)))),
+        Err(error) => {
+            for proposal in batch {
+                let _ = proposal.reply.send(Err(error));
+            }
+        }
     }
 }

@@ -42,16 +42,23 @@ struct Builder;
 impl StoreBuilder<TypeConfig, GroupLog, GroupMachine, Guard> for Builder {
     async fn build(&self) -> Result<(Guard, GroupLog, GroupMachine), StorageError<TypeConfig>> {
         let directory = tempfile::tempdir().expect("a temporary directory");
+        std::fs::create_dir(directory.path().join("log")).expect("a fresh directory");
         let files = wal::DirFiles::open(&directory.path().join("log")).expect("a fresh directory");
-        let options = wal::Options { segment_bytes: 1 << 20, ..wal::Options::default() };
+        let options = wal::Options {
+            segment_bytes: 1 << 20,
+            ..wal::Options::default()
+        };
         let clock = Arc::new(SystemClock::default());
         let (wal, writer) = wal::open(Arc::new(files), options, clock, Arc::new(NoObserver)).expect("an empty log");
-        let writer = std::thread::spawn(move || writer.run());
+        let writer = std::thread::spawn(move || drop(writer.run()));
         let kv = Arc::new(FjallKv::open(&directory.path().join("state"), 8 << 20).expect("an empty store"));
         let count = GroupCount::new(32).expect("a divisor");
         let (store, meta) = GroupStore::open(kv, count, GroupId(3)).expect("undamaged");
         let machine = GroupMachine::new(Arc::new(store), &meta, Arc::new(NoHook), Failure::default());
-        let guard = Guard { _directory: directory, _writer: writer };
+        let guard = Guard {
+            _directory: directory,
+            _writer: writer,
+        };
         Ok((guard, GroupLog::new(wal, GroupId(3)), machine.expect("a fresh machine")))
     }
 }

@@ -1,2 +1,3 @@
-//! The one integration binary.
-fn main() {}
+//! The one integration binary: the program as its users meet it.
+
+mod cli;

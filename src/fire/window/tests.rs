@@ -6,7 +6,10 @@ use proptest::prelude::*;
 
 use super::*;
 
-const ENTRY: DueEntry = DueEntry { wake: Wake::Fire, target: 1 };
+const ENTRY: DueEntry = DueEntry {
+    wake: Wake::Fire,
+    target: 1,
+};
 
 fn key(n: u8) -> TaskKey {
     TaskKey([n; 16])
@@ -103,7 +106,7 @@ proptest! {
                     }
                 }
             }
-            prop_assert!(window.len() <= max, "{} entries held", window.len());
+            prop_assert!(window.held_entries() <= max, "{} entries held", window.held_entries());
         }
         for _ in 0..1_000 {
             refill(&mut window, &index, 100);

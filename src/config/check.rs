@@ -1,0 +1,152 @@
+//! Checks settings: their bounds, and what one demands of another. Called by `config/load.rs`.
+
+use std::net::SocketAddr;
+use std::path::Path;
+
+use tracing_subscriber::EnvFilter;
+
+use super::{Config, Retry};
+use crate::core::retry::{ATTEMPTS_MAX, DELAY_MS_MAX};
+
+/// Why a value cannot be used.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Invalid {
+    /// A number outside its bounds; a bound may be the value of another key.
+    #[error("{key} = {value}: must be {min} to {max}")]
+    Range {
+        /// The setting.
+        key: &'static str,
+        /// What it was set to.
+        value: u64,
+        /// Smallest value.
+        min: u64,
+        /// Largest value, and why if that is another setting.
+        max: Max,
+    },
+    /// Other machines would reach an API that asks nobody who they are.
+    #[error(
+        "listen = {listen}: other machines can reach this address, and the API has no authentication yet. \
+         Listen on 127.0.0.1, or set allow_remote = true (--allow-remote) if the network keeps strangers out"
+    )]
+    Remote {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// Not a path that can be used and printed.
+    #[error("data: must be a path that is not empty and is UTF-8")]
+    Data,
+    /// Not a filter.
+    #[error("log.filter = {filter:?}: {why}")]
+    Filter {
+        /// What it was set to.
+        filter: String,
+        /// The parser's reason.
+        why: String,
+    },
+}
+
+/// The upper bound of a number.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Max {
+    /// Fixed.
+    Fixed(u64),
+    /// The value of another setting.
+    Setting(&'static str, u64),
+}
+
+impl Max {
+    fn value(self) -> u64 {
+        match self {
+            Self::Fixed(value) | Self::Setting(_, value) => value,
+        }
+    }
+}
+
+impl std::fmt::Display for Max {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Fixed(value) => write!(f, "{value}"),
+            Self::Setting(key, value) => write!(f, "{value} ({key})"),
+        }
+    }
+}
+
+impl Invalid {
+    /// The setting that is wrong.
+    pub fn key(&self) -> &'static str {
+        match self {
+            Self::Range { key, .. } => key,
+            Self::Remote { .. } => "listen",
+            Self::Data => "data",
+            Self::Filter { .. } => "log.filter",
+        }
+    }
+}
+
+const TIMEOUT_MS_MAX: u64 = 10 * 60 * 1_000;
+const RETENTION_SECS_MAX: u64 = 10 * 366 * 24 * 60 * 60;
+const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
+
+impl Config {
+    /// Checks what the types do not: bounds, and relations between settings. The first wrong setting is returned.
+    pub fn validate(&self) -> Result<(), Invalid> {
+        use Max::{Fixed, Setting};
+        if !self.listen.ip().to_canonical().is_loopback() && !self.allow_remote {
+            return Err(Invalid::Remote { listen: self.listen });
+        }
+        if self.data == Path::new("") || self.data.to_str().is_none() {
+            return Err(Invalid::Data);
+        }
+        let fire = &self.fire;
+        range("connections_max", self.connections_max, 1, Fixed(1_000_000))?;
+        range("request_timeout_ms", self.request_timeout_ms, 1, Fixed(TIMEOUT_MS_MAX))?;
+        let request_timeout = Setting("request_timeout_ms", self.request_timeout_ms);
+        range("header_timeout_ms", self.header_timeout_ms, 1, request_timeout)?;
+        range("retention_secs", self.retention_secs, 1, Fixed(RETENTION_SECS_MAX))?;
+        range("fire.in_flight_max", fire.in_flight_max, 1, Fixed(100_000))?;
+        let in_flight = Setting("fire.in_flight_max", fire.in_flight_max.into());
+        range(
+            "fire.in_flight_per_target_max",
+            fire.in_flight_per_target_max,
+            1,
+            in_flight,
+        )?;
+        range("fire.timeout_ms", fire.timeout_ms, 1, Fixed(TIMEOUT_MS_MAX))?;
+        let timeout = Setting("fire.timeout_ms", fire.timeout_ms);
+        range("fire.connect_timeout_ms", fire.connect_timeout_ms, 1, timeout)?;
+        range("fire.window_ms", fire.window_ms, 1_000, Fixed(DAY_MS))?;
+        range("fire.window_tasks_max", fire.window_tasks_max, 1, Fixed(10_000_000))?;
+        self.retry.validate()?;
+        range("store.cache_bytes", self.store.cache_bytes, 1 << 20, Fixed(1 << 40))?;
+        EnvFilter::builder()
+            .parse(&self.log.filter)
+            .map(drop)
+            .map_err(|error| Invalid::Filter {
+                filter: self.log.filter.clone(),
+                why: error.to_string(),
+            })
+    }
+}
+
+impl Retry {
+    fn validate(self) -> Result<(), Invalid> {
+        range(
+            "retry.attempts_max",
+            self.attempts_max,
+            1,
+            Max::Fixed(ATTEMPTS_MAX.into()),
+        )?;
+        range("retry.delay_max_ms", self.delay_max_ms, 1, Max::Fixed(DELAY_MS_MAX))?;
+        let delay_max = Max::Setting("retry.delay_max_ms", self.delay_max_ms);
+        range("retry.first_delay_ms", self.first_delay_ms, 1, delay_max)?;
+        range("retry.jitter_percent", self.jitter_percent, 0, Max::Fixed(100))
+    }
+}
+
+fn range(key: &'static str, value: impl Into<u64>, min: u64, max: Max) -> Result<(), Invalid> {
+    let value = value.into();
+    if value < min || value > max.value() {
+        return Err(Invalid::Range { key, value, min, max });
+    }
+    Ok(())
+}

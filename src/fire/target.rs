@@ -1,0 +1,50 @@
+//! The target of a URL: scheme, host and port, hashed. Fires share their limits by it.
+
+use sha2::{Digest, Sha256};
+use url::Url;
+
+/// Hash of a callback's scheme, host and port.
+pub type Target = u32;
+
+/// The target of a callback URL. Two spellings of one host (case, IDN, default port) have one target. A URL that does not
+/// parse is refused long before; here it has the target 0.
+pub fn target_of(url: &str) -> Target {
+    let Ok(url) = Url::parse(url) else { return 0 };
+    let mut hasher = Sha256::new();
+    hasher.update(url.scheme());
+    hasher.update([0]);
+    hasher.update(url.host_str().unwrap_or_default());
+    hasher.update(url.port_or_known_default().unwrap_or(0).to_be_bytes());
+    let digest = hasher.finalize();
+    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_host_has_one_target() {
+        for (one, other) in [
+            ("http://A.example/x", "http://a.example:80/y?z"),
+            ("https://bücher.example/", "https://xn--bcher-kva.example:443/"),
+            ("http://[::1]:9/", "http://[0:0:0:0:0:0:0:1]:9/a"),
+        ] {
+            assert_eq!(target_of(one), target_of(other), "{one} {other}");
+        }
+    }
+
+    #[test]
+    fn scheme_host_and_port_tell_targets_apart() {
+        let base = target_of("http://a.example/");
+        for other in ["https://a.example/", "http://b.example/", "http://a.example:81/"] {
+            assert_ne!(base, target_of(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn the_hash_is_frozen() {
+        // The due index stores it.
+        assert_eq!(target_of("http://127.0.0.1:9000/x"), 2_957_903_762);
+    }
+}

@@ -1,0 +1,207 @@
+//! Tests of the metrics: their names are an interface, and each function moves the numbers it says.
+
+use super::*;
+
+/// What dashboards and alerts rest on. The series of a counter have `_total` after the name.
+const DESCRIBED: &str = "\
+HELP xcron_build The running program.
+TYPE xcron_build info
+HELP xcron_ready 1 while the node serves requests, else 0.
+TYPE xcron_ready gauge
+HELP xcron_fire_lateness_seconds Time from the due instant to the start of a fire's first attempt.
+TYPE xcron_fire_lateness_seconds histogram
+HELP xcron_attempts Callback requests started, retries included.
+TYPE xcron_attempts counter
+HELP xcron_attempt_answers Callback requests ended, by what came back.
+TYPE xcron_attempt_answers counter
+HELP xcron_fires_overdue Fires whose time has come and that wait to start.
+TYPE xcron_fires_overdue gauge
+HELP xcron_fires_in_flight Callback requests in progress.
+TYPE xcron_fires_in_flight gauge
+HELP xcron_fires_queued Fires held back by the limits per target or in all.
+TYPE xcron_fires_queued gauge
+HELP xcron_tasks_pending Tasks with a due or a retry ahead.
+TYPE xcron_tasks_pending gauge
+HELP xcron_creates Tasks created.
+TYPE xcron_creates counter
+HELP xcron_deletes Tasks deleted by clients.
+TYPE xcron_deletes counter
+HELP xcron_outcomes Due instants that reached their final outcome.
+TYPE xcron_outcomes counter
+HELP xcron_api_answers Requests answered, by call and code.
+TYPE xcron_api_answers counter
+HELP xcron_api_duration_seconds Time to answer a request, by call.
+TYPE xcron_api_duration_seconds histogram
+HELP xcron_api_connections Open connections to the API.
+TYPE xcron_api_connections gauge
+HELP xcron_log_batch_jobs Writes of all groups that shared one sync of the log.
+TYPE xcron_log_batch_jobs histogram
+HELP xcron_log_batch_bytes Bytes written for one sync of the log.
+TYPE xcron_log_batch_bytes histogram
+HELP xcron_log_sync_seconds Time of one sync of the log.
+TYPE xcron_log_sync_seconds histogram
+HELP xcron_proposal_batch_ops Operations in one log entry.
+TYPE xcron_proposal_batch_ops histogram
+HELP xcron_apply_seconds Time to apply one batch of entries to the state.
+TYPE xcron_apply_seconds histogram";
+
+fn value_of(metrics: &Metrics, series: &str) -> String {
+    let text = metrics.encode();
+    let line = text
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no series {series} in\n{text}"))
+        .to_owned()
+}
+
+#[test]
+fn names_types_and_help_are_stable() {
+    let metrics = Metrics::default();
+    // A family without a series is not written.
+    metrics.observe_api_answer("createTask", 0, Duration::ZERO);
+    let text = metrics.encode();
+    let described: Vec<&str> = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("# "))
+        .filter(|line| *line != "EOF")
+        .collect();
+    assert_eq!(described.join("\n"), DESCRIBED);
+}
+
+#[test]
+fn lateness_counts_first_attempts_and_attempts_count_all() {
+    let metrics = Metrics::default();
+    metrics.observe_attempt(3, 1);
+    metrics.observe_attempt(70_000, 1);
+    metrics.observe_attempt(5_000, 2);
+    assert_eq!(value_of(&metrics, "xcron_attempts_total"), "3");
+    assert_eq!(value_of(&metrics, "xcron_fire_lateness_seconds_count"), "2");
+    assert_eq!(
+        value_of(&metrics, "xcron_fire_lateness_seconds_bucket{le=\"0.002\"}"),
+        "0"
+    );
+    assert_eq!(
+        value_of(&metrics, "xcron_fire_lateness_seconds_bucket{le=\"0.005\"}"),
+        "1"
+    );
+    assert_eq!(
+        value_of(&metrics, "xcron_fire_lateness_seconds_bucket{le=\"60.0\"}"),
+        "1"
+    );
+}
+
+#[test]
+fn a_tally_moves_creates_deletes_and_outcomes() {
+    let metrics = Metrics::default();
+    metrics.count(&Tally {
+        created: 1,
+        deleted: 2,
+        delivered: 3,
+        failed: 4,
+        skipped: 5,
+        cancelled: 6,
+    });
+    metrics.count(&Tally {
+        delivered: 10,
+        ..Tally::default()
+    });
+    assert_eq!(value_of(&metrics, "xcron_creates_total"), "1");
+    assert_eq!(value_of(&metrics, "xcron_deletes_total"), "2");
+    for (verdict, count) in [
+        ("delivered", "13"),
+        ("failed", "4"),
+        ("skipped_misfire", "5"),
+        ("cancelled", "6"),
+    ] {
+        assert_eq!(
+            value_of(&metrics, &format!("xcron_outcomes_total{{verdict=\"{verdict}\"}}")),
+            count
+        );
+    }
+}
+
+#[test]
+fn answers_are_counted_by_class() {
+    let metrics = Metrics::default();
+    for status in [200, 204, 301, 404, 410, 503, 0, 101, 600] {
+        metrics.inc_attempt_answer(AnswerClass::of_status(status));
+    }
+    metrics.inc_attempt_answer(AnswerClass::Timeout);
+    let expected = [
+        ("2xx", "2"),
+        ("3xx", "1"),
+        ("4xx", "2"),
+        ("5xx", "1"),
+        ("connect", "0"),
+        ("timeout", "1"),
+        ("reset", "0"),
+        ("other", "3"),
+    ];
+    for (class, count) in expected {
+        assert_eq!(
+            value_of(&metrics, &format!("xcron_attempt_answers_total{{class=\"{class}\"}}")),
+            count
+        );
+    }
+}
+
+#[test]
+fn the_api_is_counted_by_call_and_code() {
+    let metrics = Metrics::default();
+    metrics.observe_api_answer("createTask", 0, Duration::from_micros(700));
+    metrics.observe_api_answer("createTask", 1_003, Duration::from_secs(20));
+    metrics.inc_api_connections();
+    metrics.inc_api_connections();
+    metrics.dec_api_connections();
+    assert_eq!(
+        value_of(&metrics, "xcron_api_answers_total{call=\"createTask\",code=\"1003\"}"),
+        "1"
+    );
+    assert_eq!(
+        value_of(&metrics, "xcron_api_duration_seconds_count{call=\"createTask\"}"),
+        "2"
+    );
+    assert_eq!(
+        value_of(
+            &metrics,
+            "xcron_api_duration_seconds_bucket{le=\"0.001\",call=\"createTask\"}"
+        ),
+        "1"
+    );
+    assert_eq!(value_of(&metrics, "xcron_api_connections"), "1");
+}
+
+#[test]
+fn gauges_and_the_log_say_what_they_were_told() {
+    let metrics = Metrics::default();
+    assert_eq!(value_of(&metrics, "xcron_ready"), "0");
+    metrics.set_ready(true);
+    metrics.set_tasks_pending(u64::MAX);
+    metrics.set_fires_overdue(2);
+    metrics.set_fires_in_flight(3);
+    metrics.set_fires_queued(4);
+    metrics.observe_log_sync(3, 5_000, Duration::from_millis(4));
+    metrics.observe_proposal_batch(7);
+    metrics.observe_apply(Duration::from_micros(300));
+    for (series, value) in [
+        ("xcron_ready", "1"),
+        ("xcron_tasks_pending", "9223372036854775807"),
+        ("xcron_fires_overdue", "2"),
+        ("xcron_fires_in_flight", "3"),
+        ("xcron_fires_queued", "4"),
+        ("xcron_log_batch_jobs_sum", "3.0"),
+        ("xcron_log_batch_bytes_sum", "5000.0"),
+        ("xcron_log_sync_seconds_sum", "0.004"),
+        ("xcron_proposal_batch_ops_sum", "7.0"),
+        ("xcron_apply_seconds_sum", "0.0003"),
+    ] {
+        assert_eq!(value_of(&metrics, series), value, "{series}");
+    }
+    assert_eq!(
+        value_of(
+            &metrics,
+            &format!("xcron_build_info{{version=\"{}\"}}", env!("CARGO_PKG_VERSION"))
+        ),
+        "1"
+    );
+}

@@ -1,0 +1,277 @@
+//! A node without its API: the whole path from create to callback on a real disk, with targets that do as they are told.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::*;
+use crate::core::retry::{Answer, NoAnswer, RetryPolicy};
+use crate::core::task::{Life, Schedule};
+use crate::fire::deliver::Attempt;
+use crate::id::{GroupCount, TaskId};
+use crate::router::{NewTask, QueryError, Tasks};
+
+/// Records every attempt with the time it started; answers by the URL's path.
+#[derive(Debug)]
+struct Targets {
+    clock: Arc<dyn Clock>,
+    attempts: Mutex<Vec<(Attempt, u64)>>,
+    hanging: AtomicUsize,
+    progress: Notify,
+}
+
+impl Deliver for Arc<Targets> {
+    fn deliver(&self, attempt: Attempt) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> {
+        let targets = self.clone();
+        Box::pin(async move {
+            let now_ms = targets.clock.wall_ms();
+            let path = attempt.url.rsplit('/').next().unwrap_or_default().to_owned();
+            let number = attempt.attempt;
+            targets.attempts.lock().push((attempt, now_ms));
+            targets.progress.notify_waiters();
+            let status = |code| Answer::Status {
+                code,
+                retry_after_ms: None,
+            };
+            match path.as_str() {
+                "hang" => {
+                    targets.hanging.fetch_add(1, Ordering::SeqCst);
+                    std::future::pending().await
+                }
+                "gone" => status(410),
+                "second" if number == 1 => Answer::None { kind: NoAnswer::Reset },
+                "never" => status(500),
+                _ => status(200),
+            }
+        })
+    }
+}
+
+struct Fixture {
+    directory: tempfile::TempDir,
+    targets: Arc<Targets>,
+}
+
+impl Fixture {
+    fn new() -> Self {
+        let targets = Targets {
+            clock: Arc::new(SystemClock::default()),
+            attempts: Mutex::default(),
+            hanging: AtomicUsize::new(0),
+            progress: Notify::new(),
+        };
+        Self {
+            directory: tempfile::tempdir().expect("a temporary directory"),
+            targets: Arc::new(targets),
+        }
+    }
+
+    async fn start(&self) -> (Node, Router) {
+        let config = Config {
+            data: self.directory.path().to_owned(),
+            ..Config::default()
+        };
+        let mut world = World::open(&config).expect("opens");
+        world.deliver = Arc::new(self.targets.clone());
+        let mut node = Node::start(config, world).await.expect("starts");
+        node.config.retention_secs = 3_600;
+        node.groups.all_led().await;
+        let (clock, entropy) = (node.clock.clone(), node.entropy.clone());
+        let router = Router::new(node.groups.clone(), clock, entropy, 3_600_000, Duration::from_secs(10));
+        (node, router)
+    }
+
+    fn now_ms(&self) -> u64 {
+        self.targets.clock.wall_ms()
+    }
+
+    fn task(&self, id: &str, delay_ms: u64, path: &str) -> NewTask {
+        let at_ms = self.now_ms() + delay_ms;
+        NewTask {
+            id: Some(TaskId::parse(id).expect("valid")),
+            schedule: Schedule::Once { at_ms },
+            first_due_ms: at_ms,
+            url: format!("http://{path}.test/{path}"),
+            body: format!("{{\"id\":\"{id}\"}}").into_bytes(),
+        }
+    }
+
+    async fn wait_for_attempts(&self, count: usize) {
+        while self.targets.attempts.lock().len() < count {
+            let progress = self.targets.progress.notified();
+            drop(tokio::time::timeout(Duration::from_millis(100), progress).await);
+        }
+    }
+}
+
+async fn settled(router: &Router, id: &str) -> crate::core::task::TaskState {
+    loop {
+        let view = Tasks::query(router, TaskId::parse(id).expect("valid"))
+            .await
+            .expect("there");
+        if view.state.life == Life::Finished {
+            return view.state;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+}
+
+async fn stop(node: Node) {
+    node.groups.shutdown().await;
+    drop(node);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_task_is_fired_once_and_never_early() {
+    let fixture = Fixture::new();
+    let (node, router) = fixture.start().await;
+    for n in 0..200 {
+        let task = fixture.task(&format!("t{n}"), n * 5, "ok");
+        Tasks::create(&router, task).await.expect("stored");
+    }
+    fixture.wait_for_attempts(200).await;
+    for n in 0..200 {
+        assert_eq!(settled(&router, &format!("t{n}")).await.delivered, 1);
+    }
+    let attempts = fixture.targets.attempts.lock();
+    assert_eq!(attempts.len(), 200, "one attempt each");
+    for (attempt, at_ms) in attempts.iter() {
+        assert!(*at_ms >= attempt.due_ms, "early: {attempt:?}");
+        assert_eq!(attempt.body, format!("{{\"id\":\"{}\"}}", attempt.task_id));
+    }
+    drop(attempts);
+    stop(node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_task_is_not_fired_and_its_id_stays_taken() {
+    let fixture = Fixture::new();
+    let (node, router) = fixture.start().await;
+    let id = || TaskId::parse("t").expect("valid");
+    Tasks::create(&router, fixture.task("t", 300, "ok"))
+        .await
+        .expect("stored");
+    Tasks::delete(&router, id()).await.expect("deleted");
+    assert_eq!(Tasks::query(&router, id()).await, Err(QueryError::NotFound));
+    assert_eq!(Tasks::delete(&router, id()).await, Ok(()), "again is a success");
+    let again = Tasks::create(&router, fixture.task("t", 300, "ok")).await;
+    assert_eq!(again, Err(crate::router::CreateError::Conflict));
+    Tasks::create(&router, fixture.task("later", 400, "ok"))
+        .await
+        .expect("stored");
+    fixture.wait_for_attempts(1).await;
+    assert_eq!(fixture.targets.attempts.lock()[0].0.task_id, "later");
+    stop(node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hanging_target_does_not_hold_up_another() {
+    let fixture = Fixture::new();
+    let (node, router) = fixture.start().await;
+    for n in 0..400 {
+        Tasks::create(&router, fixture.task(&format!("h{n}"), 0, "hang"))
+            .await
+            .expect("stored");
+    }
+    for n in 0..50 {
+        Tasks::create(&router, fixture.task(&format!("t{n}"), 0, "ok"))
+            .await
+            .expect("stored");
+    }
+    for n in 0..50 {
+        assert_eq!(settled(&router, &format!("t{n}")).await.delivered, 1);
+    }
+    let per_target = node.config.fire.in_flight_per_target_max as usize;
+    assert_eq!(
+        fixture.targets.hanging.load(Ordering::SeqCst),
+        per_target,
+        "no more than its share"
+    );
+    stop(node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn failures_are_retried_with_the_same_fire_id_and_410_stops() {
+    let fixture = Fixture::new();
+    let policy = RetryPolicy::default();
+    let (node, router) = fixture.start().await;
+    Tasks::create(&router, fixture.task("second", 0, "second"))
+        .await
+        .expect("stored");
+    Tasks::create(&router, fixture.task("gone", 0, "gone"))
+        .await
+        .expect("stored");
+    let gone = settled(&router, "gone").await;
+    assert_eq!((gone.failed, gone.outcomes[0].status), (1, 410));
+    let view = Tasks::query(&router, TaskId::parse("second").expect("valid"))
+        .await
+        .expect("there");
+    if let Some(open) = view.state.open.first() {
+        assert_eq!(open.attempts, 1);
+        assert!(open.retry_ms >= open.due_ms + policy.first_delay_ms / 2);
+    }
+    let second = settled(&router, "second").await;
+    assert_eq!((second.delivered, second.outcomes[0].attempts), (1, 2));
+    let attempts = fixture.targets.attempts.lock();
+    let of_second: Vec<_> = attempts
+        .iter()
+        .filter(|(attempt, _)| attempt.task_id == "second")
+        .collect();
+    assert_eq!(of_second.len(), 2);
+    assert_eq!(of_second[0].0.fire_id, of_second[1].0.fire_id);
+    drop(attempts);
+    stop(node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_was_stored_is_fired_by_the_next_process() {
+    let fixture = Fixture::new();
+    let (node, router) = fixture.start().await;
+    for n in 0..100 {
+        Tasks::create(&router, fixture.task(&format!("t{n}"), 2_500, "ok"))
+            .await
+            .expect("stored");
+    }
+    drop(router);
+    stop(node).await;
+    // The lock on the directory goes with the last part of the first node.
+    let (node, router) = loop {
+        let config = Config {
+            data: fixture.directory.path().to_owned(),
+            ..Config::default()
+        };
+        match DataDirectory::open(&config.data) {
+            Ok(free) => {
+                drop(free);
+                break fixture.start().await;
+            }
+            Err(_) => tokio::time::sleep(Duration::from_millis(10)).await,
+        }
+    };
+    for n in 0..100 {
+        assert_eq!(settled(&router, &format!("t{n}")).await.delivered, 1);
+    }
+    assert!(
+        fixture
+            .targets
+            .attempts
+            .lock()
+            .iter()
+            .all(|(attempt, at_ms)| *at_ms >= attempt.due_ms)
+    );
+    stop(node).await;
+}
+
+#[tokio::test]
+async fn a_group_count_is_fixed_at_birth() {
+    let fixture = Fixture::new();
+    let groups = |count| GroupCount::new(count).expect("a divisor");
+    let config = |count| Config {
+        data: fixture.directory.path().to_owned(),
+        groups: groups(count),
+        ..Config::default()
+    };
+    drop(World::open(&config(8)).expect("opens"));
+    assert_eq!(World::open(&config(16)).expect("opens").identity.groups, groups(8));
+}
