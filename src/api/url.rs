@@ -41,10 +41,16 @@ pub(super) fn check(text: &str) -> Result<(), UrlError> {
         .iter()
         .find(|scheme| has_scheme(scheme))
         .map(|scheme| &text[scheme.len()..]);
-    if after_scheme.is_none_or(|rest| rest.is_empty() || rest.starts_with(['/', '\\'])) {
+    let Some(after_scheme) = after_scheme.filter(|rest| !rest.is_empty() && !rest.starts_with(['/', '\\'])) else {
         return Err(UrlError::Scheme);
+    };
+    // Looked for in the text: the parser drops an empty user name, and takes a backslash for a slash as we do here.
+    let authority = after_scheme.split(['/', '\\', '?', '#']).next().unwrap_or_default();
+    if authority.contains('@') {
+        return Err(UrlError::UserInfo);
     }
     let url = Url::parse(text).map_err(UrlError::Syntax)?;
+    // The parser's word on the same two questions counts as well: it is what the callback will be sent by.
     if !url.username().is_empty() || url.password().is_some() {
         return Err(UrlError::UserInfo);
     }
@@ -70,6 +76,9 @@ mod tests {
             "https://bücher.example/straße",
             "http://例え.jp/",
             "http://h/a b",
+            "http://h/@x",
+            "http://h?a@b",
+            "http://h\\@x",
             &longest,
         ] {
             assert_eq!(check(text), Ok(()), "{text}");
@@ -98,6 +107,9 @@ mod tests {
             ("http://user@h/", UrlError::UserInfo),
             ("http://user:secret@h/", UrlError::UserInfo),
             ("http://:secret@h/", UrlError::UserInfo),
+            ("http://@h/", UrlError::UserInfo),
+            ("http://:@h", UrlError::UserInfo),
+            ("http://a@b@h?c", UrlError::UserInfo),
             ("http://[::1/", UrlError::Syntax(url::ParseError::InvalidIpv6Address)),
             ("http://h:99999/", UrlError::Syntax(url::ParseError::InvalidPort)),
             ("http://?x", UrlError::Syntax(url::ParseError::EmptyHost)),
