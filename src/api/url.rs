@@ -19,6 +19,9 @@ pub(super) enum UrlError {
     /// User name or password.
     #[error("`callback.url` must have no user name or password: put credentials into the callback body")]
     UserInfo,
+    /// A host that a URL may have and a request may not.
+    #[error("`callback.url` has a character that no request can carry; check its host")]
+    Unsendable,
     /// Not a URL otherwise.
     #[error("`callback.url` is not a URL: {0}")]
     Syntax(url::ParseError),
@@ -57,6 +60,8 @@ pub(super) fn check(text: &str) -> Result<(), UrlError> {
     if url.host_str().is_none_or(str::is_empty) {
         return Err(UrlError::Scheme);
     }
+    // HTTP libraries take fewer hosts than the parser does: every callback to such a URL would fail.
+    hyper::Uri::try_from(url.as_str()).map_err(|_| UrlError::Unsendable)?;
     Ok(())
 }
 
@@ -79,6 +84,9 @@ mod tests {
             "http://h/@x",
             "http://h?a@b",
             "http://h\\@x",
+            "http://a_b.example/{c}|^`\"<>[]?{c}|^`\"<>[]#{c}",
+            "http://0x7f.1/",
+            "http://127.1:65535",
             &longest,
         ] {
             assert_eq!(check(text), Ok(()), "{text}");
@@ -110,6 +118,8 @@ mod tests {
             ("http://@h/", UrlError::UserInfo),
             ("http://:@h", UrlError::UserInfo),
             ("http://a@b@h?c", UrlError::UserInfo),
+            ("http://a{b}/", UrlError::Unsendable),
+            ("http://a\"b/", UrlError::Unsendable),
             ("http://[::1/", UrlError::Syntax(url::ParseError::InvalidIpv6Address)),
             ("http://h:99999/", UrlError::Syntax(url::ParseError::InvalidPort)),
             ("http://?x", UrlError::Syntax(url::ParseError::EmptyHost)),
