@@ -19,8 +19,8 @@ pub const TIMEZONE_BYTES_MAX: usize = 64;
 pub const BODY_BYTES_MAX: usize = 64 << 10;
 /// Largest request to the API, in bytes.
 pub const REQUEST_BYTES_MAX: usize = 256 << 10;
-/// Furthest instant a task may name: 9999-12-31T23:59:59Z, the last one that RFC 3339 can write.
-pub const INSTANT_MS_MAX: u64 = 253_402_300_799_000;
+/// Furthest instant a task may name: 9999-12-30T22:00:00Z, the last one that every time zone can show.
+pub const INSTANT_MS_MAX: u64 = 253_402_207_200_000;
 
 /// Largest encoded command of one log entry, in bytes: a batch is closed before it passes this.
 pub const ENTRY_BYTES_MAX: usize = 512 << 10;
@@ -37,6 +37,11 @@ pub const OUTCOMES_KEPT: usize = 8;
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
 /// Largest configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1 << 20;
+
+/// Longest time one attempt may be given, in milliseconds.
+pub const ATTEMPT_TIMEOUT_MS_MAX: u64 = 600_000;
+/// Most idle connections kept to one target.
+pub const IDLE_PER_TARGET_MAX: usize = 1_024;
 
 const _: () = assert!(BODY_BYTES_MAX + URL_BYTES_MAX + CRON_BYTES_MAX + 1_024 < ENTRY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX < REQUEST_BYTES_MAX);

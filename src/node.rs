@@ -19,6 +19,7 @@ use crate::fire::group::GroupFiring;
 use crate::fire::queues::QueueLimits;
 use crate::fire::windows::Windows;
 use crate::identity::{DataDirectory, Identity, IdentityError};
+use crate::limits::IDLE_PER_TARGET_MAX;
 use crate::metrics::Metrics;
 use crate::raft::{self, Groups};
 use crate::readiness::Readiness;
@@ -85,10 +86,11 @@ impl World {
     pub fn open(config: &Config) -> Result<Self, NodeError> {
         let clock = Arc::new(SystemClock::default());
         let entropy = Arc::new(SystemEntropy::default());
-        let deliver = HttpDeliver::new(DeliverOptions {
+        let deliver = HttpDeliver::new(&DeliverOptions {
             timeout_ms: config.fire.timeout_ms,
             connect_timeout_ms: config.fire.connect_timeout_ms,
-            idle_per_target_max: config.fire.in_flight_per_target_max as usize,
+            idle_per_target: (config.fire.in_flight_per_target_max as usize).min(IDLE_PER_TARGET_MAX),
+            extra_roots_pem: None,
         })?;
         let data = DataDirectory::open(&config.data)?;
         if config.rejoin

@@ -13,12 +13,12 @@ use crate::core::command::{AttemptResult, Op, Settle};
 use crate::core::due::{DueAttempt, due_attempts};
 use crate::core::machine::{DueEntry, View, Wake};
 use crate::core::retry::{Answer, Decision, NoAnswer, RetryPolicy};
+use crate::core::target::Target;
 use crate::core::task::{TaskSpec, TaskState};
 use crate::entropy::Entropy;
 use crate::failure::Failure;
 use crate::fire::deliver::{Attempt, Deliver};
 use crate::fire::queues::{QueueLimits, Queues};
-use crate::fire::target::Target;
 use crate::fire::windows::Windows;
 use crate::id::{FireId, GroupId, TaskKey};
 use crate::metrics::{AnswerClass, Metrics};
@@ -137,7 +137,7 @@ impl Dispatcher {
             return Ok(Vec::new());
         };
         let mut settles = Vec::with_capacity(due.len());
-        let body = Bytes::from(spec.body);
+        let (url, body): (Arc<str>, _) = (spec.url.into(), Bytes::from(spec.body));
         for attempt in due {
             let now_ms = parts.clock.wall_ms();
             let may_start = parts
@@ -149,9 +149,9 @@ impl Dispatcher {
             }
             parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
             let answer = parts.deliver.deliver(Attempt {
-                url: spec.url.clone(),
+                url: url.clone(),
                 body: body.clone(),
-                task_id: spec.id.as_str().to_owned(),
+                task_id: spec.id.clone(),
                 fire_id: FireId::new(fire.key, state.revision, attempt.due_ms),
                 due_ms: attempt.due_ms,
                 attempt: attempt.attempt,

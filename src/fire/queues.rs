@@ -164,18 +164,17 @@ mod tests {
                         queues.push(target, n);
                         waiting.entry(target).or_default().push_back(n);
                     }
-                    1 => match queues.pop() {
-                        Some((target, item)) => {
+                    1 => {
+                        if let Some((target, item)) = queues.pop() {
                             prop_assert_eq!(waiting.get_mut(&target).and_then(VecDeque::pop_front), Some(item));
                             *flying.entry(target).or_default() += 1;
-                        }
-                        None => {
+                        } else {
                             let total: usize = flying.values().sum();
                             let blocked = |target| flying.get(target).is_some_and(|n| *n >= 2);
                             let is_blocked = waiting.iter().all(|(target, items)| items.is_empty() || blocked(target));
                             prop_assert!(total >= 4 || is_blocked, "something could have started");
                         }
-                    },
+                    }
                     _ => {
                         queues.finish(target);
                         if let Some(n) = flying.get_mut(&target) {

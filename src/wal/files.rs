@@ -115,11 +115,15 @@ impl Files for DirFiles {
 
     fn create(&self, name: &str, bytes: u64, head: &[u8]) -> io::Result<Arc<dyn LogFile>> {
         let unfinished = self.path.join(format!("{name}{UNFINISHED}"));
+        // From a crash in here.
+        match std::fs::remove_file(&unfinished) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
         let file = OpenOptions::new()
             .read(true)
             .write(true)
-            .create(true)
-            .truncate(true)
+            .create_new(true)
             .mode(0o600)
             .open(&unfinished)?;
         Self::reserve(&file, bytes)?;
@@ -162,5 +166,44 @@ impl LogFile for DiskFile {
 
     fn size_bytes(&self) -> io::Result<u64> {
         Ok(self.0.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::PermissionsExt;
+
+    use super::*;
+
+    #[test]
+    fn a_file_is_made_whole_private_and_listed_under_its_name_alone() {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        let files = DirFiles::open(dir.path()).expect("free");
+        std::fs::write(dir.path().join("a.new"), "left by a crash").expect("writable");
+        let file = files.create("a", 100_000, b"head").expect("created");
+        file.write_at(99_996, b"tail").expect("inside the file");
+        file.sync_data().expect("synced");
+        let mut ends = [[0; 6]; 2];
+        file.read_at(0, &mut ends[0]).expect("read");
+        file.read_at(99_994, &mut ends[1]).expect("read");
+        assert_eq!(ends, [*b"head\0\0", *b"\0\0tail"]);
+        assert!(file.read_at(99_995, &mut ends[0]).is_err(), "beyond the end");
+        assert_eq!(file.size_bytes().expect("measured"), 100_000);
+        let mode = std::fs::metadata(dir.path().join("a"))
+            .expect("there")
+            .permissions()
+            .mode();
+        assert_eq!(mode & 0o777, 0o600);
+        assert_eq!(files.list().expect("listed"), ["a"]);
+        files.remove("a").expect("removed");
+        assert!(file.read_at(0, &mut ends[0]).is_ok(), "an open handle still reads");
+        assert!(files.open("a").is_err());
+    }
+
+    #[test]
+    fn zeros_stand_in_for_a_missing_fallocate() {
+        let file = tempfile::tempfile().expect("a temporary file");
+        zeros(&file, 150_001).expect("written");
+        assert_eq!(file.metadata().expect("measured").len(), 150_001);
     }
 }

@@ -1,3 +1,5 @@
+//! Golden bytes and laws of the frames.
+
 use std::fmt::Write as _;
 
 use proptest::prelude::*;

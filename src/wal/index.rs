@@ -19,6 +19,8 @@ use super::segment::Segments;
 pub const VALUE_BYTES_MAX: usize = 1 << 10;
 /// Most entries of a group that may be known only from a head frame while a log is opened.
 const HOLES_MAX: u64 = 1 << 27;
+/// Room for this many positions is never given back.
+const POSITIONS_KEPT: usize = 1 << 10;
 /// What a cached entry costs besides its bytes.
 const CACHED_OVERHEAD_BYTES: usize = size_of::<Bytes>();
 
@@ -54,6 +56,32 @@ impl Group {
         self.positions.get_mut(usize::try_from(at).ok()?)
     }
 
+    /// Drops the positions and cached entries that are in `old` and not in `new`; live and cached bytes that were freed.
+    fn fit(&mut self, old: Span, new: Span) -> (u64, usize) {
+        let kept = Span {
+            first: new.first.max(old.first),
+            next: new.next.min(old.next),
+        };
+        let size = |count: u64| usize::try_from(count).unwrap_or(usize::MAX);
+        let front = size(kept.first - old.first).min(self.positions.len());
+        let mut live = self.positions.drain(..front).map(Position::live_bytes).sum::<u64>();
+        let count = size(kept.count()).min(self.positions.len());
+        let cut = self.positions.len() - count;
+        live += self.positions.drain(count..).map(Position::live_bytes).sum::<u64>();
+        if self.positions.capacity() > POSITIONS_KEPT && self.positions.capacity() > 4 * count {
+            self.positions.shrink_to(2 * count);
+        }
+        let last = self.cache.len().saturating_sub(cut);
+        let mut cached: usize = self.cache.drain(last..).map(|entry| cached_bytes(&entry)).sum();
+        let first = self.cache.len().saturating_sub(count);
+        cached += self
+            .cache
+            .drain(..first)
+            .map(|entry| cached_bytes(&entry))
+            .sum::<usize>();
+        (live, cached)
+    }
+
     /// Drops the oldest cached entry if the disk has it; its bytes.
     fn evict(&mut self) -> Option<usize> {
         let position = self
@@ -62,7 +90,7 @@ impl Group {
         if !position.is_placed() {
             return None;
         }
-        self.cache.pop_front().map(|entry| entry.len() + CACHED_OVERHEAD_BYTES)
+        self.cache.pop_front().map(|entry| cached_bytes(&entry))
     }
 }
 
@@ -79,8 +107,15 @@ pub struct Index {
 }
 
 impl Index {
-    /// No groups.
-    pub fn new(limits: Limits) -> Self {
+    /// No groups, and no limits yet: what is on the disk was let through once.
+    pub fn new() -> Self {
+        let none = usize::MAX;
+        let limits = Limits {
+            cache_entries: none,
+            cache_bytes: none,
+            entry_bytes: none,
+            head_bytes: none,
+        };
         Self {
             groups: BTreeMap::new(),
             limits,
@@ -89,6 +124,12 @@ impl Index {
             head_bytes: 4,
             hand: 0,
         }
+    }
+
+    /// The same, with limits for all that comes.
+    pub fn limited(mut self, limits: Limits) -> Self {
+        self.limits = limits;
+        self
     }
 
     /// Entries submitted with this ticket; they are readable from now on.
@@ -109,111 +150,72 @@ impl Index {
                 expected,
             });
         }
-        self.change(group, 0, |state| state.append(first_index, count))?;
+        self.change(group, |state| state.append(first_index, count))?;
         let known = self.groups.entry(group).or_default();
         known
             .positions
             .extend(entries.iter().map(|_| Position::pending(ticket)));
         known.cache.extend(entries.iter().cloned());
-        self.cached_bytes += entries
-            .iter()
-            .map(|entry| entry.len() + CACHED_OVERHEAD_BYTES)
-            .sum::<usize>();
+        self.cached_bytes += entries.iter().map(cached_bytes).sum::<usize>();
         Ok(())
     }
 
     /// A vote.
     pub fn vote(&mut self, group: u16, vote: Bytes) -> Result<(), WalError> {
         check_value(group, "a vote", &vote)?;
-        self.change(group, vote.len(), |state| state.vote = Some(vote))
+        self.change(group, |state| state.vote = Some(vote))
     }
 
     /// A committed point.
     pub fn committed(&mut self, group: u16, committed: Bytes) -> Result<(), WalError> {
         check_value(group, "a committed point", &committed)?;
-        self.change(group, committed.len(), |state| state.committed = Some(committed))
+        self.change(group, |state| state.committed = Some(committed))
     }
 
     /// Entries from `from` on are gone.
     pub fn truncate(&mut self, group: u16, from: u64) -> Result<(), WalError> {
-        self.change(group, 0, |state| state.truncate(from))
+        self.change(group, |state| state.truncate(from))
     }
 
     /// Entries up to `upto` are gone.
     pub fn purge(&mut self, group: u16, upto: u64, mark: Bytes) -> Result<(), WalError> {
         check_value(group, "a purge mark", &mark)?;
-        self.change(group, mark.len(), |state| state.purge(upto, mark))
+        self.change(group, |state| state.purge(upto, mark))
     }
 
     /// The group is gone.
     pub fn drop_group(&mut self, group: u16) {
         if let Some(mut known) = self.groups.remove(&group) {
             self.head_bytes -= head_group_bytes(&known.state);
-            self.shrink(&mut known, Span::default());
+            let (live, cached) = known.fit(known.span(), Span::default());
+            self.live_bytes -= live;
+            self.cached_bytes -= cached;
         }
     }
 
-    /// Changes a group's state, if the head frame has room for `more_bytes`, and fits positions and cache to it.
-    fn change(&mut self, group: u16, more_bytes: usize, f: impl FnOnce(&mut GroupState)) -> Result<(), WalError> {
-        let mut known = self.groups.remove(&group);
-        let before = known.as_ref().map_or(0, |known| head_group_bytes(&known.state));
-        let new = if known.is_some() {
-            0
-        } else {
-            head_group_bytes(&GroupState::default())
-        };
-        if self.head_bytes + new + more_bytes > self.limits.head_bytes {
-            if let Some(known) = known {
-                self.groups.insert(group, known);
-            }
+    /// Changes a group's state, if the head frame has room for what comes of it, and fits positions and cache to it.
+    fn change(&mut self, group: u16, f: impl FnOnce(&mut GroupState)) -> Result<(), WalError> {
+        let known = self.groups.get(&group);
+        let before = known.map_or(0, |known| head_group_bytes(&known.state));
+        let mut state = known.map(|known| known.state.clone()).unwrap_or_default();
+        f(&mut state);
+        let head_bytes = self.head_bytes - before + head_group_bytes(&state);
+        if head_bytes > self.limits.head_bytes && head_bytes > self.head_bytes {
             return Err(too_large(
                 group,
                 "the state of all groups",
-                self.head_bytes + more_bytes,
+                head_bytes,
                 self.limits.head_bytes,
             ));
         }
-        let mut known = known.take().unwrap_or_default();
+        self.head_bytes = head_bytes;
+        let known = self.groups.entry(group).or_default();
         let old = known.span();
-        f(&mut known.state);
-        self.head_bytes = self.head_bytes - before + head_group_bytes(&known.state);
-        if known.span().first > old.first || known.span().next < old.next {
-            let kept = Span {
-                first: known.span().first.max(old.first),
-                next: known.span().next,
-            };
-            let front = usize::try_from(kept.first - old.first)
-                .unwrap_or(usize::MAX)
-                .min(known.positions.len());
-            self.live_bytes -= known.positions.drain(..front).map(Position::live_bytes).sum::<u64>();
-            self.shrink(&mut known, kept);
-        }
-        self.groups.insert(group, known);
+        known.state = state;
+        let (live, cached) = known.fit(old, known.span());
+        self.live_bytes -= live;
+        self.cached_bytes -= cached;
         Ok(())
-    }
-
-    /// Drops the positions and cached entries beyond `kept`; the positions already start at its first index.
-    fn shrink(&mut self, known: &mut Group, kept: Span) {
-        let count = usize::try_from(kept.count())
-            .unwrap_or(usize::MAX)
-            .min(known.positions.len());
-        let cut = known.positions.len() - count;
-        self.live_bytes -= known.positions.drain(count..).map(Position::live_bytes).sum::<u64>();
-        let cached = known.cache.len().saturating_sub(cut);
-        let freed = known
-            .cache
-            .drain(cached..)
-            .map(|entry| entry.len() + CACHED_OVERHEAD_BYTES);
-        self.cached_bytes -= freed.sum::<usize>();
-        while known.cache.len() > count {
-            self.cached_bytes -= known
-                .cache
-                .pop_front()
-                .map_or(0, |entry| entry.len() + CACHED_OVERHEAD_BYTES);
-        }
-        if known.positions.capacity() > 1024 && known.positions.capacity() > 4 * count {
-            known.positions.shrink_to(2 * count);
-        }
     }
 
     /// The entries have been written: they can be read from there, and the cache may give them up.
@@ -262,18 +264,22 @@ impl Index {
         true
     }
 
-    /// Repeats what a frame at `offset` of a segment did, after the ledger has agreed to it.
-    pub fn replay(&mut self, group: u16, record: &Record<'_>, moved: bool, segment: u32, offset: u32) {
-        // Recovery runs before any limit on a job applies: what is on the disk was taken once.
-        let limit = std::mem::replace(&mut self.limits.head_bytes, usize::MAX);
-        let done = match record {
+    /// Repeats what a frame at `offset` of a segment did, after the ledger has agreed to it. `Err` only for what no limit
+    /// of this index would have let through.
+    pub fn replay(
+        &mut self,
+        group: u16,
+        record: &Record<'_>,
+        moved: bool,
+        (segment, offset): (u32, u32),
+    ) -> Result<(), WalError> {
+        let bytes = Bytes::copy_from_slice;
+        match record {
             Record::Entries(entries) => {
-                let first = entries.first_index;
-                let grown = if moved {
-                    Ok(())
-                } else {
-                    self.change(group, 0, |state| state.append(first, u64::from(entries.count)))
-                };
+                let (first, count) = (entries.first_index, u64::from(entries.count));
+                if !moved {
+                    self.change(group, |state| state.append(first, count))?;
+                }
                 let known = self.groups.entry(group).or_default();
                 for (index, (at, entry)) in (first..).zip(entries.iter()) {
                     let offset = offset.saturating_add(len32(HEADER_BYTES + at));
@@ -290,22 +296,18 @@ impl Index {
                         *slot = position;
                     }
                 }
-                grown
+                Ok(())
             }
-            Record::Vote(vote) => self.change(group, 0, |state| state.vote = Some(Bytes::copy_from_slice(vote))),
-            Record::Committed(at) => self.change(group, 0, |state| state.committed = Some(Bytes::copy_from_slice(at))),
+            Record::Vote(vote) => self.change(group, |state| state.vote = Some(bytes(vote))),
+            Record::Committed(at) => self.change(group, |state| state.committed = Some(bytes(at))),
             Record::Truncate(from) => self.truncate(group, *from),
-            Record::Purge(upto, mark) => {
-                self.change(group, 0, |state| state.purge(*upto, Bytes::copy_from_slice(mark)))
-            }
+            Record::Purge(upto, mark) => self.change(group, |state| state.purge(*upto, bytes(mark))),
             Record::DropGroup => {
                 self.drop_group(group);
                 Ok(())
             }
             Record::Head(_) => Ok(()),
-        };
-        debug_assert!(done.is_ok(), "no limit applies in recovery");
-        self.limits.head_bytes = limit;
+        }
     }
 
     /// Starts from the head frame of the oldest segment. `Err` if it names more entries than memory could hold.
@@ -398,6 +400,10 @@ impl Index {
     pub fn cached_bytes(&self) -> usize {
         self.cached_bytes
     }
+}
+
+fn cached_bytes(entry: &Bytes) -> usize {
+    entry.len() + CACHED_OVERHEAD_BYTES
 }
 
 fn check_value(group: u16, what: &'static str, value: &Bytes) -> Result<(), WalError> {

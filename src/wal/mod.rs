@@ -64,7 +64,8 @@
 //! anywhere, vouches for. If any frame up to it is missing or bad, or a segment is missing, short, foreign or has a bad
 //! header, or the watermark is missing, short or has no whole slot, the log is [`OpenError::Damaged`] and not touched.
 //! Bad bytes beyond are a torn tail: the log is cut there, zeros are written over the rest and synced, so that no stale
-//! frame can ever be taken for a new one. A disk is trusted to write each 512-byte sector whole or not at all.
+//! frame can ever be taken for a new one; frames beyond that are whole are kept, and written and synced once more, as a
+//! sync of them may have failed. A disk is trusted to write each 512-byte sector whole or not at all.
 //!
 //! # Space
 //!
@@ -104,7 +105,7 @@ pub use self::writer::{Done, Step, Writer};
 
 use self::group::GroupState;
 use self::index::{Index, Limits};
-use self::segment::{SEGMENT_HEADER_BYTES, Segments};
+use self::segment::{SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, Segments};
 use self::stream::{Op, Stream};
 use self::writer::Shared;
 use crate::clock::Clock;
@@ -191,13 +192,8 @@ pub fn open(
         head_bytes: head_bytes_max(options.segment_bytes),
     };
     let segments = Segments::default();
-    let (index, resume) = recover::open(
-        files.as_ref(),
-        options.new_log_id,
-        options.segment_bytes,
-        limits,
-        &segments,
-    )?;
+    let (new_log_id, segment_bytes, now) = (options.new_log_id, options.segment_bytes, clock.monotonic());
+    let (index, resume) = recover::open(files.as_ref(), new_log_id, segment_bytes, &segments, now)?;
     if resume.ledger.head_bytes() > limits.head_bytes {
         let what = format!(
             "too small: the state of the log's groups takes {} bytes",
@@ -208,7 +204,7 @@ pub fn open(
             what,
         });
     }
-    let shared = Arc::new(Shared::new(index, segments.clone(), resume.log_id));
+    let shared = Arc::new(Shared::new(index.limited(limits), segments.clone(), resume.log_id));
     let sizes = (options.segment_bytes, options.batch_bytes_max);
     let stream = Stream::new(files, clock, observe, segments, sizes, resume)?;
     let handles = Arc::new(Handles(Arc::clone(&shared)));
@@ -228,7 +224,7 @@ fn check(options: &Options) -> Result<(), OpenError> {
             what: what.to_owned(),
         })
     };
-    if !(16 << 10..=1 << 30).contains(&options.segment_bytes) || !options.segment_bytes.is_multiple_of(4096) {
+    if !(16 << 10..=SEGMENT_BYTES_MAX).contains(&options.segment_bytes) || !options.segment_bytes.is_multiple_of(4096) {
         return refuse("segment_bytes", "must be a multiple of 4096 from 16384 to 1073741824");
     }
     if options.batch_bytes_max == 0 || options.batch_bytes_max > 64 << 20 {

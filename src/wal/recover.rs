@@ -6,13 +6,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::error::OpenError;
 use super::files::Files;
-use super::frame::{Frame, Header, Kind, Record, Salt, decode, headers, len32, record};
-use super::index::{Index, Limits};
+use super::frame::{Frame, Kind, Record, Salt, decode, headers, len32, record};
+use super::index::Index;
 use super::ledger::Ledger;
-use super::segment::{self, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, Segments, VERSION};
+use super::segment::{self, SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, Segment, SegmentHeader, Segments, VERSION};
 use super::stream::Resume;
 use super::watermark::{self, Mark, Watermark};
 
@@ -21,13 +22,13 @@ pub fn open(
     files: &dyn Files,
     new_log_id: u64,
     segment_bytes: u64,
-    limits: Limits,
     segments: &Segments,
+    now: Duration,
 ) -> Result<(Index, Resume), OpenError> {
     let names = files.list().map_err(OpenError::io("list", "the log's directory"))?;
     let mut numbers: Vec<u32> = names.iter().filter_map(|name| segment::number(name)).collect();
     numbers.sort_unstable();
-    let watermark = if names.iter().any(|name| name == watermark::NAME) {
+    let mut watermark = if names.iter().any(|name| name == watermark::NAME) {
         load_watermark(files, &numbers)?
     } else if numbers.is_empty() {
         Watermark::create(files, new_log_id).map_err(OpenError::io("create", watermark::NAME))?
@@ -40,10 +41,7 @@ pub fn open(
     };
     let mark = watermark.mark();
     // Left over from a purge that a crash interrupted: the watermark no longer counts them.
-    for number in numbers.extract_if(.., |number| *number < mark.first) {
-        let name = segment::name(number);
-        files.remove(&name).map_err(OpenError::io("remove", &name))?;
-    }
+    let leftovers: Vec<u32> = numbers.extract_if(.., |number| *number < mark.first).collect();
     if numbers.is_empty() && mark.lsn == 0 {
         // A new log, or a crash while one was made.
         segment::create(files, mark.log_id, mark.first, segment_bytes)?;
@@ -51,12 +49,21 @@ pub fn open(
     }
     check_numbers(files, &numbers, &mark)?;
 
-    let mut replay = Replay::new(Salt::new(mark.log_id), limits);
+    let mut replay = Replay::new(mark);
     for number in &numbers {
-        replay.segment(files, *number, mark.log_id)?;
+        replay.segment(files, *number)?;
     }
-    replay.judge(&mark)?;
-    let (tail, next) = replay.cut(files, segment_bytes)?;
+    replay.judge(files)?;
+    let next = replay.drop_later(files, segment_bytes)?;
+    let tail = replay.cut()?;
+    if !leftovers.is_empty() {
+        // The mark that does not count them may never have been synced.
+        watermark.settle(mark.first, now)?;
+    }
+    for number in leftovers {
+        let name = segment::name(number);
+        files.remove(&name).map_err(OpenError::io("remove", &name))?;
+    }
     for scanned in replay
         .scanned
         .iter()
@@ -94,7 +101,7 @@ fn load_watermark(files: &dyn Files, numbers: &[u32]) -> Result<Watermark, OpenE
 }
 
 fn watermark_damage(files: &dyn Files, numbers: &[u32], what: &str) -> OpenError {
-    let groups = groups_in(files, numbers);
+    let groups = groups_in(files, numbers, None, true);
     OpenError::Damaged {
         file: watermark::NAME.to_owned(),
         offset: 0,
@@ -113,28 +120,25 @@ fn check_numbers(files: &dyn Files, numbers: &[u32], mark: &Mark) -> Result<(), 
     Err(OpenError::Damaged {
         file: segment::name(missing),
         offset: 0,
-        groups: groups_in(files, numbers),
+        groups: groups_in(files, numbers, None, true),
         what: format!("the file is missing; the log has segments {} to {last}", mark.first),
     })
 }
 
-/// The groups that have frames in these segments, as far as they can be read: only for a message.
-fn groups_in(files: &dyn Files, numbers: &[u32]) -> Vec<u16> {
+/// The groups that have frames in these segments (with `heads`, also those known from segments before them), as far as
+/// can be read. Only for a message: reads everything again.
+fn groups_in(files: &dyn Files, numbers: &[u32], salt: Option<Salt>, heads: bool) -> Vec<u16> {
     let mut groups = BTreeSet::new();
     for number in numbers {
-        let Ok((_, bytes)) = load(files, *number) else { continue };
-        let Some(header) = SegmentHeader::decode(&bytes) else {
+        let Ok((_, content)) = load(files, *number) else {
             continue;
         };
-        let salt = Salt::new(header.log_id);
-        let frames = bytes.get(SEGMENT_HEADER_BYTES as usize..).unwrap_or_default();
-        groups.extend(
-            headers(frames, salt)
-                .filter(|header| header.kind != Kind::Head)
-                .map(|header| header.group),
-        );
-        // The head frame names the groups whose frames are further back.
-        if let Some(frame) = decode(frames, salt)
+        let own_salt = || SegmentHeader::decode(&content).map(|header| Salt::new(header.log_id));
+        let Some(salt) = salt.or_else(own_salt) else { continue };
+        let frames = content.get(SEGMENT_HEADER_BYTES as usize..).unwrap_or_default();
+        let of_groups = headers(frames, salt).filter(|header| header.kind != Kind::Head);
+        groups.extend(of_groups.map(|header| header.group));
+        if let Some(frame) = decode(frames, salt).filter(|_| heads)
             && let Some(Record::Head(head)) = record(&frame)
         {
             groups.extend(head.iter().map(|(group, _)| *group));
@@ -148,6 +152,15 @@ fn load(files: &dyn Files, number: u32) -> Result<(Segment, Vec<u8>), OpenError>
     let name = segment::name(number);
     let file = files.open(&name).map_err(OpenError::io("open", &name))?;
     let bytes = file.size_bytes().map_err(OpenError::io("measure", &name))?;
+    if bytes > SEGMENT_BYTES_MAX {
+        let what = format!("the file has {bytes} bytes, more than any segment");
+        return Err(OpenError::Damaged {
+            file: name,
+            offset: SEGMENT_BYTES_MAX,
+            groups: Vec::new(),
+            what,
+        });
+    }
     let mut content = vec![0; usize::try_from(bytes).unwrap_or(0)];
     file.read_at(0, &mut content).map_err(OpenError::io("read", &name))?;
     Ok((
@@ -166,14 +179,26 @@ struct Scanned {
     segment: Segment,
     /// End of the last frame that follows those before it.
     end: usize,
+    /// End of the last frame that the watermark vouches for.
+    vouched_end: usize,
     /// End of the last block that is not zeros.
     dirty_end: usize,
-    /// Groups that have frames in it, wherever.
-    groups: BTreeSet<u16>,
+}
+
+impl Scanned {
+    fn damaged(&self, groups: Vec<u16>, what: String) -> OpenError {
+        OpenError::Damaged {
+            file: segment::name(self.segment.number),
+            offset: self.end as u64,
+            groups,
+            what,
+        }
+    }
 }
 
 /// The log as read so far.
 struct Replay {
+    mark: Mark,
     salt: Salt,
     index: Index,
     ledger: Ledger,
@@ -187,10 +212,11 @@ struct Replay {
 }
 
 impl Replay {
-    fn new(salt: Salt, limits: Limits) -> Self {
-        let (index, ledger) = (Index::new(limits), Ledger::default());
+    fn new(mark: Mark) -> Self {
+        let (index, ledger) = (Index::new(), Ledger::default());
         Self {
-            salt,
+            mark,
+            salt: Salt::new(mark.log_id),
             index,
             ledger,
             lsn: 0,
@@ -201,43 +227,41 @@ impl Replay {
     }
 
     /// Reads the next segment.
-    fn segment(&mut self, files: &dyn Files, number: u32, log_id: u64) -> Result<(), OpenError> {
+    fn segment(&mut self, files: &dyn Files, number: u32) -> Result<(), OpenError> {
         let (segment, content) = load(files, number)?;
-        let damaged = |offset: usize, groups: BTreeSet<u16>, what: String| OpenError::Damaged {
+        let salt = self.salt;
+        let damaged = |offset: usize, what: String| OpenError::Damaged {
             file: segment::name(number),
             offset: offset as u64,
-            groups: groups.into_iter().collect(),
+            groups: groups_in(files, &[number], Some(salt), false),
             what,
         };
-        let start = SEGMENT_HEADER_BYTES as usize;
-        let frames = content.get(start..).unwrap_or_default();
-        let of_a_group = |header: &Header| header.kind != Kind::Head;
-        let groups: BTreeSet<u16> = headers(frames, self.salt)
-            .filter(of_a_group)
-            .map(|header| header.group)
-            .collect();
-        if let Err((offset, what)) = check_header(&content, number, log_id)? {
-            return Err(damaged(offset, groups, what));
+        if let Err((offset, what)) = check_header(&content, number, self.mark.log_id)? {
+            return Err(damaged(offset, what));
         }
-        let mut end = start;
+        let start = SEGMENT_HEADER_BYTES as usize;
+        let (mut end, mut vouched_end) = (start, start);
         while !self.broken
             && let Some(frame) = decode(&content[end..], self.salt)
             && self.follows(&frame, end == start)
         {
             if let Err(what) = self.apply(&frame, number, len32(end)) {
-                return Err(damaged(end, groups, what));
+                return Err(damaged(end, what));
             }
-            end += frame.bytes();
+            end = (end + frame.bytes()).min(content.len());
+            if self.lsn <= self.mark.lsn {
+                vouched_end = end;
+            }
         }
         self.broken |= end == start;
         let dirty_end = dirty_end(&content).max(end);
-        let beyond = headers(&content[end..], self.salt).map(|header| header.durable);
+        let beyond = headers(&content[end..dirty_end], self.salt).map(|header| header.durable);
         self.known = beyond.max().unwrap_or(0).max(self.known);
         self.scanned.push(Scanned {
             segment,
             end,
+            vouched_end,
             dirty_end,
-            groups,
         });
         Ok(())
     }
@@ -261,7 +285,8 @@ impl Replay {
             _ => {
                 let moved = header.kind == Kind::Moved;
                 self.ledger.replay(header.group, &record, moved, number)?;
-                self.index.replay(header.group, &record, moved, number, offset);
+                let replayed = self.index.replay(header.group, &record, moved, (number, offset));
+                replayed.map_err(|error| error.to_string())?;
             }
         }
         self.lsn = header.lsn;
@@ -278,50 +303,40 @@ impl Replay {
     }
 
     /// Refuses a log that lacks anything that was synced.
-    fn judge(&self, mark: &Mark) -> Result<(), OpenError> {
-        let known = self.known.max(mark.lsn);
-        let all = || self.ledger.states().map(|(group, _)| group).collect::<BTreeSet<u16>>();
-        let damaged = |scanned: &Scanned, groups: BTreeSet<u16>, what: String| OpenError::Damaged {
-            file: segment::name(scanned.segment.number),
-            offset: scanned.end as u64,
-            groups: groups.into_iter().collect(),
-            what,
-        };
-        let at = self.tail();
+    fn judge(&self, files: &dyn Files) -> Result<(), OpenError> {
+        let known = self.known.max(self.mark.lsn);
         if self.lsn < known {
-            let later = &self.scanned[at..];
-            let is_dirty = |scanned: &&Scanned| scanned.dirty_end > scanned.end;
-            let bad = later.iter().find(is_dirty).unwrap_or(&self.scanned[at]);
-            let mut groups: BTreeSet<u16> = later
-                .iter()
-                .flat_map(|scanned| scanned.groups.iter().copied())
-                .collect();
+            let later = &self.scanned[self.tail()..];
+            let numbers: Vec<u32> = later.iter().map(|scanned| scanned.segment.number).collect();
+            let mut groups = groups_in(files, &numbers, Some(self.salt), false);
             if groups.is_empty() {
-                groups = all();
+                groups = self.ledger.states().map(|(group, _)| group).collect();
             }
+            let bad = later
+                .iter()
+                .find(|scanned| scanned.dirty_end > scanned.end)
+                .unwrap_or(&later[0]);
             let what = format!(
                 "frame {} should be here and is missing or has bad bytes; everything up to frame {known} was synced",
                 self.lsn + 1
             );
-            return Err(damaged(bad, groups, what));
+            return Err(bad.damaged(groups, what));
         }
         if let Some((group, index)) = self.ledger.missing() {
             let what = format!("entry {index} of group {group} is in no segment");
-            return Err(damaged(&self.scanned[0], BTreeSet::from([group]), what));
+            return Err(self.scanned[0].damaged(vec![group], what));
         }
         Ok(())
     }
 
-    /// Makes the judged end the durable end: zeros behind the last frame, no later segment that holds anything. The tail,
-    /// and the segment after it if one was made ahead.
-    fn cut(&self, files: &dyn Files, segment_bytes: u64) -> Result<(Scanned, Option<Segment>), OpenError> {
-        let at = self.tail();
-        let tail = &self.scanned[at];
+    /// Removes the segments behind the end, but for one that was made ahead and not used: that one is the result.
+    fn drop_later(&self, files: &dyn Files, segment_bytes: u64) -> Result<Option<Segment>, OpenError> {
+        let ahead = self.tail() + 1;
         let mut next = None;
         let mut removed = false;
-        for (later, scanned) in self.scanned.iter().enumerate().skip(at + 1).rev() {
-            let untouched = scanned.dirty_end == SEGMENT_HEADER_BYTES as usize;
-            if later == at + 1 && untouched && u64::from(scanned.segment.bytes) == segment_bytes {
+        for (at, scanned) in self.scanned.iter().enumerate().skip(ahead).rev() {
+            let unused = scanned.dirty_end == SEGMENT_HEADER_BYTES as usize;
+            if at == ahead && unused && u64::from(scanned.segment.bytes) == segment_bytes {
                 next = Some(scanned.segment.clone());
                 continue;
             }
@@ -332,17 +347,25 @@ impl Replay {
         if removed {
             files.sync_dir().map_err(OpenError::io("sync", "the log's directory"))?;
         }
+        Ok(next)
+    }
+
+    /// Makes the judged end the durable end, with zeros behind the last frame. Frames beyond the watermark are written
+    /// again: a sync of them that failed may have left them readable, never to reach the disk.
+    fn cut(&self) -> Result<Scanned, OpenError> {
+        let tail = &self.scanned[self.tail()];
         let name = segment::name(tail.segment.number);
-        if tail.dirty_end > tail.end {
-            let zeros = vec![0; tail.dirty_end - tail.end];
-            tail.segment
-                .file
-                .write_at(tail.end as u64, &zeros)
+        let file = &tail.segment.file;
+        if tail.vouched_end < tail.dirty_end {
+            let mut rest = vec![0; tail.dirty_end - tail.vouched_end];
+            let kept = &mut rest[..tail.end - tail.vouched_end];
+            file.read_at(tail.vouched_end as u64, kept)
+                .map_err(OpenError::io("read", &name))?;
+            file.write_at(tail.vouched_end as u64, &rest)
                 .map_err(OpenError::io("write", &name))?;
         }
-        // Even without a cut: frames that were written and not synced count as kept from now on.
-        tail.segment.file.sync_data().map_err(OpenError::io("sync", &name))?;
-        Ok((tail.clone(), next))
+        file.sync_data().map_err(OpenError::io("sync", &name))?;
+        Ok(tail.clone())
     }
 }
 

@@ -13,6 +13,8 @@ use super::frame::{Reader, len32};
 
 /// Bytes before the first frame of a segment.
 pub const SEGMENT_HEADER_BYTES: u32 = 4096;
+/// Largest size of a segment.
+pub const SEGMENT_BYTES_MAX: u64 = 1 << 30;
 /// Version of the log's format, of frames and of the watermark. Raise it with every new kind of frame.
 pub const VERSION: u32 = 1;
 const MAGIC: [u8; 8] = *b"xcronWAL";

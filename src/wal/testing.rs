@@ -129,11 +129,16 @@ impl LogFile for MemFile {
     }
 
     fn sync_data(&self) -> io::Result<()> {
-        spend(&self.faults.syncs, io::ErrorKind::Other)?;
-        let mut content = self.content.lock();
-        content.durable = content.live.clone();
-        content.dirty.clear();
-        Ok(())
+        let failed = spend(&self.faults.syncs, io::ErrorKind::Other);
+        let content = &mut *self.content.lock();
+        for sector in std::mem::take(&mut content.dirty) {
+            // A failed sync may forget what it could not write: it is still read, and no later sync brings it back.
+            if failed.is_ok() {
+                let range = sector * SECTOR..((sector + 1) * SECTOR).min(content.live.len());
+                content.durable[range.clone()].copy_from_slice(&content.live[range]);
+            }
+        }
+        failed
     }
 
     fn size_bytes(&self) -> io::Result<u64> {

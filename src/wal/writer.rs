@@ -10,7 +10,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::{Condvar, Mutex};
 
-use super::Options;
 use super::error::WalError;
 use super::frame::{Kind, Salt};
 use super::index::Index;
@@ -18,6 +17,7 @@ use super::position::{Piece, Placed, Was};
 use super::read::fetch;
 use super::segment::Segments;
 use super::stream::{Op, Stream};
+use super::{Options, entry_bytes_max};
 
 /// Told once, on the writer's thread (or at once, if the job is refused): `Ok` = durable. Must be quick and not block.
 pub type Done = Box<dyn FnOnce(Result<(), WalError>) + Send>;
@@ -294,6 +294,11 @@ impl Writer {
                 let Some(position) = index.position(group, at).filter(|position| position.segment == oldest) else {
                     continue;
                 };
+                if u64::from(position.bytes) > entry_bytes_max(self.options.segment_bytes) as u64 {
+                    // From a time of larger segments: it fits in none of today's, so its segment stays.
+                    stretches.clear();
+                    return;
+                }
                 let piece = Piece::Disk {
                     index: at,
                     position,

@@ -4,21 +4,51 @@ use super::error::{CronError, Field};
 use super::field::Parsed;
 use crate::limits::CRON_BYTES_MAX;
 
-/// The parts of a crontab line.
+/// A crontab line, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Line<'text> {
     /// The zone named in front by `TZ=` or `CRON_TZ=`.
     pub(super) timezone: Option<&'text str>,
-    /// Minute, 0 to 59.
+    pub(super) fields: Fields,
+}
+
+/// The five fields.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Fields {
+    /// 0 to 59.
     pub(super) minute: Parsed,
-    /// Hour, 0 to 23.
+    /// 0 to 23.
     pub(super) hour: Parsed,
-    /// Day of the month, 1 to 31.
+    /// 1 to 31.
     pub(super) day_of_month: Parsed,
-    /// Month, 1 to 12.
+    /// 1 to 12.
     pub(super) month: Parsed,
-    /// Day of the week, Sunday is 0.
+    /// 0 to 6, Sunday is 0.
     pub(super) day_of_week: Parsed,
+}
+
+/// How the two day fields are joined.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum DayRule {
+    /// A day must match both, because one of them begins with `*`.
+    Both,
+    /// A day must match one of them.
+    Either,
+}
+
+impl Fields {
+    pub(super) fn day_rule(&self) -> DayRule {
+        if self.day_of_month.starred || self.day_of_week.starred {
+            DayRule::Both
+        } else {
+            DayRule::Either
+        }
+    }
+
+    /// Whether minute and hour both do not begin with `*`: the task means clock times and not a rhythm.
+    pub(super) fn is_fixed_time(&self) -> bool {
+        !self.minute.starred && !self.hour.starred
+    }
 }
 
 /// crontab separates by spaces and tabs; a line end left over by a client is dropped at the ends alone.
@@ -45,14 +75,14 @@ pub(super) fn parse(expression: &str) -> Result<Line<'_>, CronError> {
             CronError::FieldCount { found: texts.len() }
         });
     };
-    Ok(Line {
-        timezone,
+    let fields = Fields {
         minute: Field::Minute.parse(minute)?,
         hour: Field::Hour.parse(hour)?,
         day_of_month: Field::DayOfMonth.parse(day_of_month)?,
         month: Field::Month.parse(month)?,
         day_of_week: Field::DayOfWeek.parse(day_of_week)?,
-    })
+    };
+    Ok(Line { timezone, fields })
 }
 
 /// Takes a `TZ=zone` or `CRON_TZ=zone` off the front.

@@ -1,6 +1,6 @@
 //! When a periodic task is due: a crontab line read in a time zone.
 //!
-//! Owns the dialect (Linux crontab by vixie cron's rules; doc/cron.md) and what becomes of it when clocks change. It never
+//! Owns the dialect (Linux crontab by vixie cron's rules; doc/api.md) and what becomes of it when clocks change. It never
 //! reads a clock, and what it answers depends on the line, the zone and the release alone. Called by the API (checks),
 //! `core/machine.rs` (next due, missed dues) and `cli/cron.rs`.
 
@@ -17,9 +17,9 @@ mod zone;
 pub use error::{CronError, Field, Problem};
 pub use missed::Missed;
 
-use line::Line;
+use line::Fields;
 use pattern::{DAY, Pattern};
-use zone::{LAST_SECOND, Stretch, Zone};
+use zone::{Change, LAST_SECOND, Stretch, Zone};
 
 /// Wider than any two offsets can be apart: what local time passes in this span cannot come back after it.
 const OFFSETS_APART_MAX: i64 = 3 * DAY;
@@ -29,11 +29,8 @@ const OFFSETS_APART_MAX: i64 = 3 * DAY;
 pub struct Cron {
     pattern: Pattern,
     zone: Zone,
-    /// The day, month and clock fields as written, for `describe`.
-    words: words::Fields,
-    /// Minute and hour both do not begin with `*`: the task means clock times and not a rhythm, so it fires once for what
-    /// a change of clocks leaves out, and once for what it repeats.
-    is_fixed: bool,
+    /// As written: whether a field begins with `*` decides more than its set.
+    fields: Fields,
 }
 
 impl Cron {
@@ -41,12 +38,11 @@ impl Cron {
     ///
     /// A line that is right but never fires (`0 0 30 2 *`) is accepted here: [`Cron::next_after`] tells.
     pub fn parse(expression: &str, timezone: &str) -> Result<Self, CronError> {
-        let line: Line<'_> = line::parse(expression)?;
+        let line = line::parse(expression)?;
         Ok(Self {
-            pattern: Pattern::new(&line)?,
+            pattern: Pattern::new(&line.fields)?,
             zone: Zone::named(line.timezone.unwrap_or(timezone))?,
-            words: words::Fields::new(&line),
-            is_fixed: !line.minute.starred && !line.hour.starred,
+            fields: line.fields,
         })
     }
 
@@ -93,20 +89,29 @@ impl Cron {
         None
     }
 
-    /// Whether `from` is the end of a gap that left out a due of a fixed-time task.
+    /// Whether `from` is the end of a gap that left out a due of a fixed-time task: that due fires then.
     fn is_due_for_gap(&self, stretch: &Stretch, from: i64) -> bool {
-        let Some(change) = stretch.began.filter(|change| change.at == from && change.shift > 0) else {
+        let Some(change) = self.change_that_matters(from) else {
             return false;
         };
         let (gap_start, gap_end) = (from + stretch.offset - change.shift, from + stretch.offset);
-        self.is_fixed && self.pattern.first_from(gap_start).is_some_and(|first| first < gap_end)
+        change.at == from && self.pattern.first_from(gap_start).is_some_and(|first| first < gap_end)
     }
 
     /// For a fixed-time task the first second from `from` on that is not a repetition; for others `from`.
     fn start_of_first_pass(&self, stretch: &Stretch, from: i64) -> i64 {
-        match stretch.began {
-            Some(change) if self.is_fixed && change.shift < 0 => from.max(change.at - change.shift).min(stretch.end),
+        match self.change_that_matters(from) {
+            Some(change) if change.shift < 0 => from.max(change.at - change.shift).min(stretch.end),
             _ => from,
+        }
+    }
+
+    /// The last change of clocks up to `from`, for a task that does not simply follow the clock.
+    fn change_that_matters(&self, from: i64) -> Option<Change> {
+        if self.fields.is_fixed_time() {
+            self.zone.change_before(from)
+        } else {
+            None
         }
     }
 }

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use super::error::{CronError, Field};
 use super::field::{Bits, Parsed, Sign};
-use super::line::Line;
+use super::line::{DayRule, Fields};
 
 /// Seconds in a minute.
 pub(super) const MINUTE: i64 = 60;
@@ -30,28 +30,28 @@ pub(super) struct Pattern {
 }
 
 impl Pattern {
-    pub(super) fn new(line: &Line<'_>) -> Result<Self, CronError> {
+    pub(super) fn new(fields: &Fields) -> Result<Self, CronError> {
         let clock = format!(
             "{} {}",
-            list(line.minute.bits, Field::Minute),
-            list(line.hour.bits, Field::Hour)
+            list(fields.minute.bits, Field::Minute),
+            list(fields.hour.bits, Field::Hour)
         );
-        let month = list(line.month.bits, Field::Month);
+        let month = list(fields.month.bits, Field::Month);
         let evaluator = |day_of_month: &str, day_of_week: &str| {
             let line = format!("{clock} {day_of_month} {month} {day_of_week}");
             line.parse().map_err(|_| CronError::Unsupported { line })
         };
-        let day_of_month = day_text(line.day_of_month, Field::DayOfMonth);
-        let day_of_week = day_text(line.day_of_week, Field::DayOfWeek);
+        let day_of_month = day_text(fields.day_of_month, Field::DayOfMonth);
+        let day_of_week = day_text(fields.day_of_week, Field::DayOfWeek);
         let restricted = day_of_month != "*" && day_of_week != "*";
-        let (days, and_days) = match line.days() {
+        let (days, and_days) = match fields.day_rule() {
             DayRule::Both if restricted => (evaluator(&day_of_month, "*")?, Some(evaluator("*", &day_of_week)?)),
             DayRule::Either if !restricted => (evaluator("*", "*")?, None),
             DayRule::Both | DayRule::Either => (evaluator(&day_of_month, &day_of_week)?, None),
         };
         Ok(Self {
-            minutes: line.minute.bits,
-            hours: line.hour.bits,
+            minutes: fields.minute.bits,
+            hours: fields.hour.bits,
             days,
             and_days,
         })
@@ -130,25 +130,6 @@ impl Pattern {
         let clock = i64::from(self.hours.trailing_zeros()) * 60 + i64::from(self.minutes.trailing_zeros());
         let at = day * DAY + clock * MINUTE;
         self.days.contains(date(at)) && self.and_days.as_ref().is_none_or(|days| days.contains(date(at)))
-    }
-}
-
-/// How the two day fields are joined.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum DayRule {
-    /// A day must match both, because one of them begins with `*`.
-    Both,
-    /// A day must match one of them.
-    Either,
-}
-
-impl Line<'_> {
-    pub(super) fn days(&self) -> DayRule {
-        if self.day_of_month.starred || self.day_of_week.starred {
-            DayRule::Both
-        } else {
-            DayRule::Either
-        }
     }
 }
 

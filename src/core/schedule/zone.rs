@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 
 use super::error::CronError;
-use crate::limits::{INSTANT_MS_MAX, TIMEZONE_BYTES_MAX};
+use crate::limits::TIMEZONE_BYTES_MAX;
 
-/// Last second that a schedule reaches: the end of the year 9999 in UTC.
-#[expect(clippy::cast_possible_wrap, reason = "the year 9999 is far below 2^63")]
-pub(super) const LAST_SECOND: i64 = (INSTANT_MS_MAX / 1_000) as i64;
+/// Last second that a schedule reaches: 9999-12-30T22:00:00Z, where every zone's clocks still show the year 9999.
+/// It is the last that jiff can hold.
+pub(super) const LAST_SECOND: i64 = 253_402_207_200;
 
 /// A zone of the IANA database.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -22,9 +22,7 @@ pub(super) struct Zone(TimeZone);
 pub(super) struct Stretch {
     /// Seconds to add to UTC for local time.
     pub(super) offset: i64,
-    /// The change of offset that began it, if there was one.
-    pub(super) began: Option<Change>,
-    /// The first second after it, at most `LAST_SECOND + 1`.
+    /// The first second after it, at most [`LAST_SECOND`] and one.
     pub(super) end: i64,
 }
 
@@ -57,30 +55,24 @@ impl Zone {
         self.0.iana_name().unwrap_or("UTC")
     }
 
-    /// The stretch that holds the second `at`, which lies between 0 and [`LAST_SECOND`].
+    /// The stretch that holds the second `at`.
     pub(super) fn stretch(&self, at: i64) -> Stretch {
-        let instant = timestamp(at);
-        let offset = self.offset(at);
-        let end = self
-            .0
-            .following(instant)
-            .next()
-            .map_or(i64::MAX, |change| change.timestamp().as_second());
-        // `preceding` is strict: asked from the next second it also tells of a change at this very one.
-        let before = self
-            .0
-            .preceding(timestamp(at + 1))
-            .next()
-            .map(|change| change.timestamp().as_second());
-        let began = before.filter(|at| *at > Timestamp::MIN.as_second()).map(|at| {
-            let shift = offset - self.offset(at - 1);
-            Change { at, shift }
-        });
+        let change = self.0.following(timestamp(at)).next();
+        let end = change.map_or(LAST_SECOND + 1, |change| change.timestamp().as_second());
         Stretch {
-            offset,
-            began,
-            end: end.min(LAST_SECOND + 1),
+            offset: self.offset(at),
+            end,
         }
+    }
+
+    /// The change that began the stretch of the second `at`, if there was one.
+    pub(super) fn change_before(&self, at: i64) -> Option<Change> {
+        // The iterator is strict: asked from the next second it also tells of a change at this very one.
+        let at = self.0.preceding(timestamp(at + 1)).next()?.timestamp().as_second();
+        Some(Change {
+            at,
+            shift: self.offset(at) - self.offset(at - 1),
+        })
     }
 
     fn offset(&self, at: i64) -> i64 {

@@ -1,99 +1,44 @@
-//! The client against a target that misbehaves in every known way.
+//! What is sent, and how everything that a target can do is classified.
 
-use std::net::SocketAddr;
+use std::process::Command;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::mpsc;
-
+use super::hostile_target::HostileTarget;
 use super::*;
-use crate::id::TaskId;
 
-/// Answers each connection by the first path segment of its request, and reports the requests it saw.
-async fn evil_target() -> (SocketAddr, mpsc::UnboundedReceiver<String>) {
-    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
-    let address = listener.local_addr().expect("bound");
-    let (seen, requests) = mpsc::unbounded_channel();
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            tokio::spawn(misbehave(stream, seen.clone()));
-        }
-    });
-    (address, requests)
-}
+const NOW_MS: u64 = 1_772_323_230_456;
 
-async fn misbehave(mut stream: TcpStream, seen: mpsc::UnboundedSender<String>) {
-    let mut bytes = Vec::new();
-    let (head, length) = loop {
-        let mut chunk = [0; 4_096];
-        let Ok(n @ 1..) = stream.read(&mut chunk).await else {
-            return;
-        };
-        bytes.extend_from_slice(&chunk[..n]);
-        let text = String::from_utf8_lossy(&bytes).into_owned();
-        if let Some(end) = text.find("\r\n\r\n") {
-            let head = text[..end].to_lowercase();
-            let length = head
-                .split("content-length: ")
-                .nth(1)
-                .and_then(|rest| rest.lines().next()?.parse().ok());
-            break (text[..end].to_owned(), end + 4 + length.unwrap_or(0));
-        }
-    };
-    while bytes.len() < length {
-        let mut chunk = [0; 4_096];
-        let Ok(n @ 1..) = stream.read(&mut chunk).await else {
-            return;
-        };
-        bytes.extend_from_slice(&chunk[..n]);
-    }
-    let path = head.split(' ').nth(1).unwrap_or_default().to_owned();
-    drop(seen.send(String::from_utf8_lossy(&bytes).into_owned()));
-    let answer = match path.as_str() {
-        "/ok" => "HTTP/1.1 200 OK\r\ncontent-length: 2\r\n\r\nok".to_owned(),
-        "/empty" => "HTTP/1.1 204 No Content\r\n\r\n".to_owned(),
-        "/moved" => "HTTP/1.1 302 Found\r\nlocation: /ok\r\ncontent-length: 0\r\n\r\n".to_owned(),
-        "/gone" => "HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n".to_owned(),
-        "/busy" => "HTTP/1.1 429 Busy\r\nretry-after: 7\r\ncontent-length: 0\r\n\r\n".to_owned(),
-        "/broken" => "HTTP/1.1 500 Broken\r\ncontent-length: 0\r\n\r\n".to_owned(),
-        "/half" => "HTTP/1.1 200 O".to_owned(),
-        "/headers" => format!("HTTP/1.1 200 OK\r\n{}\r\n", "x: y\r\n".repeat(100_000)),
-        "/huge" => format!(
-            "HTTP/1.1 200 OK\r\ncontent-length: 1073741824\r\n\r\n{}",
-            "x".repeat(1 << 20)
-        ),
-        "/drip" => "HTTP/1.1 200 OK\r\ncontent-length: 1000\r\n\r\nx".to_owned(),
-        "/garbage" => "\0\x01\x02 not http at all\r\n\r\n".to_owned(),
-        _ => String::new(),
-    };
-    let _ = stream.write_all(answer.as_bytes()).await;
-    if matches!(path.as_str(), "/hang" | "/drip" | "/huge") {
-        std::future::pending::<()>().await;
-    }
-}
-
-fn attempt(url: String) -> Attempt {
-    let key = TaskId::parse("order-1").expect("valid").key();
+fn attempt(url: Arc<str>) -> Attempt {
+    let task_id = TaskId::parse("order-1").expect("an id");
+    let due_ms = 1_772_323_200_000;
     Attempt {
         url,
-        body: Bytes::from_static(b"{\"n\": 9007199254740993,  \"a\":1}"),
-        task_id: "order-1".into(),
-        fire_id: FireId::new(key, 1, 1_772_323_200_000),
-        due_ms: 1_772_323_200_000,
+        body: Bytes::from_static(b"{}"),
+        fire_id: FireId::new(task_id.key(), 1, due_ms),
+        task_id,
+        due_ms,
         attempt: 2,
-        run: 7,
-        generation: 3,
-        now_ms: 1_772_323_200_123,
+        run: 3,
+        generation: 4,
+        now_ms: NOW_MS,
     }
 }
 
-fn client() -> HttpDeliver {
-    let options = DeliverOptions {
-        timeout_ms: 700,
-        connect_timeout_ms: 500,
-        idle_per_target_max: 8,
-    };
-    HttpDeliver::new(options).expect("builds")
+fn deliver(connect_timeout_ms: u64, timeout_ms: u64) -> HttpDeliver {
+    HttpDeliver::new(&DeliverOptions {
+        connect_timeout_ms,
+        timeout_ms,
+        ..DeliverOptions::default()
+    })
+    .expect("a client")
+}
+
+/// With time enough for anything that answers.
+fn patient() -> HttpDeliver {
+    deliver(10_000, 30_000)
+}
+
+fn hasty() -> HttpDeliver {
+    deliver(1_000, 1_000)
 }
 
 fn status(code: u16) -> Answer {
@@ -103,96 +48,302 @@ fn status(code: u16) -> Answer {
     }
 }
 
-#[tokio::test]
-async fn every_kind_of_answer_is_told_apart() {
-    let (address, _requests) = evil_target().await;
-    let client = client();
-    for (path, wanted) in [
-        ("ok", status(200)),
-        ("empty", status(204)),
-        ("moved", status(302)),
-        ("gone", status(410)),
-        (
-            "busy",
-            Answer::Status {
-                code: 429,
-                retry_after_ms: Some(7_000),
-            },
-        ),
-        ("broken", status(500)),
-        ("half", Answer::None { kind: NoAnswer::Reset }),
-        ("close", Answer::None { kind: NoAnswer::Reset }),
-        ("headers", Answer::None { kind: NoAnswer::Reset }),
-        ("garbage", Answer::None { kind: NoAnswer::Reset }),
-        (
-            "hang",
-            Answer::None {
-                kind: NoAnswer::Timeout,
-            },
-        ),
-        ("drip", status(200)),
-        ("huge", status(200)),
-    ] {
-        let answer = client.deliver(attempt(format!("http://{address}/{path}"))).await;
-        assert_eq!(answer, wanted, "{path}");
-    }
+fn none(kind: NoAnswer) -> Answer {
+    Answer::None { kind }
 }
 
-#[tokio::test]
-async fn a_target_that_is_not_there_and_urls_that_are_none() {
-    let free = TcpListener::bind("127.0.0.1:0")
+/// Makes one attempt; that it ends at all is part of every test.
+async fn answer_of(deliver: &HttpDeliver, url: Arc<str>) -> Answer {
+    let delivery = deliver.deliver(attempt(url));
+    tokio::time::timeout(Duration::from_mins(1), delivery)
         .await
-        .expect("a free port")
-        .local_addr()
-        .expect("bound");
-    let client = client();
-    let answer = client.deliver(attempt(format!("http://{free}/"))).await;
+        .expect("an attempt ends within its time")
+}
+
+#[tokio::test]
+async fn a_target_is_sent_every_header_and_the_body_byte_for_byte() {
+    let target = HostileTarget::start().await;
+    let body = "{\"b\": 1,\n \"a\" :18446744073709551617, \"ü\":\"\\u0000 \u{1f600}\"}  ";
+    let mut sent = attempt(target.url("/status/200?x=%20y&z=ä#fragment"));
+    sent.body = Bytes::from(body);
+    assert_eq!(patient().deliver(sent).await, status(200));
+    let seen = target.seen();
+    assert_eq!(seen.len(), 1);
+    assert_eq!(seen[0].request_line, "POST /status/200?x=%20y&z=%C3%A4 HTTP/1.1");
+    assert_eq!(seen[0].body, body.as_bytes());
+    let mut headers = seen[0].headers.clone();
+    headers.sort();
+    let host = target.address().to_string();
+    let length = body.len().to_string();
+    let expected = [
+        ("accept", "*/*"),
+        ("content-length", &length),
+        ("content-type", "application/json"),
+        ("host", &host),
+        ("traceparent", "00-a037969387e65d81c692da75d980e3b0-3fca3f5df355fc8e-01"),
+        ("user-agent", concat!("xcron/", env!("CARGO_PKG_VERSION"))),
+        ("webhook-id", "a037969387e65d81c692da75d980e3b0"),
+        ("webhook-timestamp", "1772323230"),
+        ("xcron-attempt", "2"),
+        ("xcron-due", "2026-03-01T00:00:00.000Z"),
+        ("xcron-generation", "4"),
+        ("xcron-run", "3"),
+        ("xcron-task-id", "order-1"),
+    ];
+    let expected: Vec<_> = expected.map(|(k, v)| (k.to_owned(), v.to_owned())).into();
+    assert_eq!(headers, expected);
+}
+
+#[tokio::test]
+async fn the_largest_body_arrives_whole() {
+    let target = HostileTarget::start().await;
+    let body: Vec<u8> = (0..=u8::MAX).cycle().take(crate::limits::BODY_BYTES_MAX).collect();
+    let mut sent = attempt(target.url("/204"));
+    sent.body = Bytes::from(body.clone());
+    assert_eq!(patient().deliver(sent).await, status(204));
+    assert_eq!(target.seen()[0].body, body);
+}
+
+#[tokio::test]
+async fn statuses_come_back_as_they_are() {
+    let target = HostileTarget::start().await;
+    let deliver = patient();
+    for code in [200, 201, 299, 300, 304, 400, 404, 410, 429, 500, 503, 599, 999] {
+        let answer = answer_of(&deliver, target.url(&format!("/status/{code}"))).await;
+        assert_eq!(answer, status(code));
+    }
+    assert_eq!(answer_of(&deliver, target.url("/204")).await, status(204));
+    assert_eq!(answer_of(&deliver, target.url("/continue")).await, status(202));
+    let asked = |code, after_ms| Answer::Status {
+        code,
+        retry_after_ms: Some(after_ms),
+    };
+    assert_eq!(answer_of(&deliver, target.url("/429")).await, asked(429, 7_000));
+    let until_the_date = 1_772_323_260_000 - NOW_MS;
     assert_eq!(
-        answer,
-        Answer::None {
-            kind: NoAnswer::Connect
-        }
+        answer_of(&deliver, target.url("/503")).await,
+        asked(503, until_the_date)
     );
-    for url in ["ftp://127.0.0.1/", "not a url", ""] {
-        let answer = client.deliver(attempt(url.into())).await;
-        assert_eq!(answer, Answer::None { kind: NoAnswer::BadUrl }, "{url}");
+}
+
+#[tokio::test]
+async fn redirects_are_answers_and_are_not_followed() {
+    let target = HostileTarget::start().await;
+    let deliver = patient();
+    assert_eq!(answer_of(&deliver, target.url("/redirect")).await, status(301));
+    assert_eq!(answer_of(&deliver, target.url("/redirect-307")).await, status(307));
+    let lines: Vec<_> = target.seen().into_iter().map(|seen| seen.request_line).collect();
+    assert_eq!(lines, ["POST /redirect HTTP/1.1", "POST /redirect-307 HTTP/1.1"]);
+}
+
+#[tokio::test]
+async fn connections_that_end_without_a_status_are_resets_and_are_tried_once() {
+    let target = HostileTarget::start().await;
+    let deliver = patient();
+    for path in ["/reset", "/half-close", "/half-head"] {
+        assert_eq!(
+            answer_of(&deliver, target.url(path)).await,
+            none(NoAnswer::Reset),
+            "{path}"
+        );
+    }
+    assert_eq!(target.seen().len(), 3);
+}
+
+#[tokio::test]
+async fn silence_ends_with_the_attempts_time() {
+    let target = HostileTarget::start().await;
+    let deliver = hasty();
+    for path in ["/hang", "/drip-head"] {
+        assert_eq!(
+            answer_of(&deliver, target.url(path)).await,
+            none(NoAnswer::Timeout),
+            "{path}"
+        );
+    }
+    assert_eq!(target.seen().len(), 2);
+}
+
+#[tokio::test]
+async fn a_status_counts_whatever_becomes_of_the_body() {
+    let target = HostileTarget::start().await;
+    assert_eq!(answer_of(&hasty(), target.url("/drip-body")).await, status(200));
+    let deliver = patient();
+    for path in ["/half-body", "/huge", "/endless"] {
+        assert_eq!(answer_of(&deliver, target.url(path)).await, status(200), "{path}");
+    }
+    // What the sockets' buffers take, and no more: 2 GiB were on offer.
+    assert!(target.body_bytes() < 64 << 20, "{} bytes", target.body_bytes());
+}
+
+#[tokio::test]
+async fn what_is_not_an_http_answer_is_other() {
+    let target = HostileTarget::start().await;
+    let deliver = patient();
+    for path in ["/headers", "/not-http"] {
+        assert_eq!(
+            answer_of(&deliver, target.url(path)).await,
+            none(NoAnswer::Other),
+            "{path}"
+        );
     }
 }
 
 #[tokio::test]
-async fn the_request_says_what_the_wire_says() {
-    let (address, mut requests) = evil_target().await;
-    client().deliver(attempt(format!("http://{address}/ok"))).await;
-    let request = requests.recv().await.expect("one request");
-    let (head, body) = request.split_once("\r\n\r\n").expect("a head and a body");
-    assert_eq!(body, "{\"n\": 9007199254740993,  \"a\":1}");
-    let fire = attempt(String::new()).fire_id;
-    let mut lines: Vec<_> = head.lines().map(str::to_owned).collect();
-    assert_eq!(lines.remove(0), "POST /ok HTTP/1.1");
-    lines.sort();
-    let mut wanted = vec![
-        "accept: */*".to_owned(),
-        "content-length: 31".to_owned(),
-        "content-type: application/json".to_owned(),
-        format!("host: {address}"),
-        format!("traceparent: 00-{fire}-0000000000030002-01"),
-        format!("user-agent: xcron/{}", env!("CARGO_PKG_VERSION")),
-        format!("webhook-id: {fire}"),
-        "webhook-timestamp: 1772323200".to_owned(),
-        "xcron-attempt: 2".to_owned(),
-        "xcron-due: 2026-03-01T00:00:00.000Z".to_owned(),
-        "xcron-generation: 3".to_owned(),
-        "xcron-run: 7".to_owned(),
-        "xcron-task-id: order-1".to_owned(),
-    ];
-    wanted.sort();
-    assert_eq!(lines, wanted);
+async fn a_target_that_is_not_there_is_no_connection() {
+    let gone = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = gone.local_addr().expect("bound");
+    drop(gone);
+    let deliver = patient();
+    let refused = answer_of(&deliver, format!("http://{address}/").into()).await;
+    assert_eq!(refused, none(NoAnswer::Connect));
+    // A label longer than DNS has them: no resolver needs to be asked.
+    let name = "x".repeat(64);
+    let unknown = answer_of(&deliver, format!("http://{name}.invalid/").into()).await;
+    assert_eq!(unknown, none(NoAnswer::Connect));
 }
 
 #[tokio::test]
-async fn a_redirect_is_not_followed() {
-    let (address, mut requests) = evil_target().await;
-    client().deliver(attempt(format!("http://{address}/moved"))).await;
-    assert!(requests.recv().await.expect("one request").starts_with("POST /moved"));
-    assert!(requests.try_recv().is_err(), "and no second one");
+async fn a_handshake_that_never_ends_is_no_connection() {
+    // It accepts, in the backlog, and says nothing.
+    let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
+    let address = silent.local_addr().expect("bound");
+    let answer = answer_of(&deliver(200, 30_000), format!("https://{address}/").into()).await;
+    assert_eq!(answer, none(NoAnswer::Connect));
+}
+
+#[tokio::test]
+async fn urls_that_cannot_be_called_are_told_apart() {
+    let deliver = patient();
+    for url in [
+        "",
+        "x",
+        "http://",
+        "ftp://127.0.0.1/",
+        "http://u:p@127.0.0.1/",
+        "http://h:99999/",
+        "unix:/x",
+    ] {
+        assert_eq!(answer_of(&deliver, url.into()).await, none(NoAnswer::BadUrl), "{url}");
+    }
+}
+
+#[tokio::test]
+async fn one_connection_serves_many_attempts_unless_an_answer_spoilt_it() {
+    let target = HostileTarget::start().await;
+    let deliver = patient();
+    for path in [
+        "/status/200",
+        "/204",
+        "/late-body",
+        "/status/500",
+        "/late-body",
+        "/redirect",
+        "/429",
+    ] {
+        assert!(
+            matches!(answer_of(&deliver, target.url(path)).await, Answer::Status { .. }),
+            "{path}"
+        );
+    }
+    assert_eq!(target.connections(), 1);
+    assert_eq!(answer_of(&deliver, target.url("/huge")).await, status(200));
+    assert_eq!(answer_of(&deliver, target.url("/status/200")).await, status(200));
+    assert_eq!(target.connections(), 2);
+}
+
+#[test]
+fn options_out_of_bounds_are_refused_by_name() {
+    let message = |options: DeliverOptions| HttpDeliver::new(&options).expect_err("refused").to_string();
+    let good = DeliverOptions::default;
+    let zero = DeliverOptions {
+        timeout_ms: 0,
+        ..good()
+    };
+    assert_eq!(message(zero), "timeout_ms is 0: set 1 to 300000");
+    let late = DeliverOptions {
+        connect_timeout_ms: 10_001,
+        ..good()
+    };
+    assert_eq!(message(late), "connect_timeout_ms is 10001: set 1 up to timeout_ms");
+    let idle = DeliverOptions {
+        idle_per_target: 1_025,
+        ..good()
+    };
+    assert_eq!(message(idle), "idle_per_target is 1025: set 0 to 1024");
+    for pem in [
+        "",
+        "x",
+        "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n",
+    ] {
+        let roots = DeliverOptions {
+            extra_roots_pem: Some(pem.into()),
+            ..good()
+        };
+        assert!(
+            message(roots).starts_with("the extra root certificates cannot be used"),
+            "{pem}"
+        );
+    }
+}
+
+/// Runs one test of this binary once more, in a process whose environment is `variables`' besides; its own part is where
+/// the variable `marker` is set.
+fn run_in_child(test: &str, marker: &str, variables: &[(&str, &str)]) {
+    let program = std::env::current_exe().expect("the test binary");
+    let mut command = Command::new(program);
+    command.args(["--exact", test, "--nocapture"]).env(marker, "1");
+    for name in ["NO_PROXY", "no_proxy", "REQUEST_METHOD"] {
+        command.env_remove(name);
+    }
+    let output = command
+        .envs(variables.iter().copied())
+        .output()
+        .expect("the test binary runs");
+    let text = String::from_utf8_lossy(&output.stdout);
+    let errors = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success() && text.contains("1 passed"), "{text}\n{errors}");
+}
+
+#[tokio::test]
+async fn a_proxy_of_the_environment_is_ignored() {
+    let marker = "XCRON_TEST_CHILD_PROXY";
+    if std::env::var_os(marker).is_some() {
+        let target = HostileTarget::start().await;
+        assert_eq!(answer_of(&patient(), target.url("/status/200")).await, status(200));
+        assert_eq!(target.seen()[0].request_line, "POST /status/200 HTTP/1.1");
+        return;
+    }
+    let proxy = HostileTarget::start().await;
+    let url = proxy.url("");
+    let names = [
+        "HTTP_PROXY",
+        "http_proxy",
+        "HTTPS_PROXY",
+        "https_proxy",
+        "ALL_PROXY",
+        "all_proxy",
+    ];
+    let variables = names.map(|name| (name, &*url));
+    let test = "fire::deliver::tests::a_proxy_of_the_environment_is_ignored";
+    let variables = variables.map(|(name, url)| (name.to_owned(), url.to_owned()));
+    let child = tokio::task::spawn_blocking(move || {
+        let variables: Vec<_> = variables.iter().map(|(name, url)| (&**name, &**url)).collect();
+        run_in_child(test, marker, &variables);
+    });
+    child.await.expect("the child's assertions hold");
+    assert_eq!(proxy.connections(), 0);
+}
+
+#[tokio::test]
+async fn a_machine_without_root_certificates_still_calls_http_targets() {
+    let marker = "XCRON_TEST_CHILD_ROOTS";
+    if std::env::var_os(marker).is_some() {
+        let target = HostileTarget::start().await;
+        assert_eq!(answer_of(&patient(), target.url("/status/200")).await, status(200));
+        return;
+    }
+    let test = "fire::deliver::tests::a_machine_without_root_certificates_still_calls_http_targets";
+    let variables = [("SSL_CERT_FILE", "/no/such/file"), ("SSL_CERT_DIR", "/no/such/dir")];
+    run_in_child(test, marker, &variables);
 }

@@ -202,6 +202,48 @@ fn frames_vouch_for_those_before_them() {
     assert!((4096..4400).contains(offset), "{offset}");
 }
 
+/// The first frame of a new segment torn, one behind it written: never acknowledged, and gone for good.
+#[test]
+fn a_segment_that_was_begun_and_torn_is_made_anew() {
+    let files = Arc::new(MemFiles::default());
+    let (wal, mut writer) = open(&files, small()).expect("a new log");
+    wal.save_vote(1, bytes("v"), Told::default().done(0));
+    settle(&mut writer);
+    let files = files.killed();
+    assert!(files.names().contains(&segment::name(2)), "made ahead");
+    files.damage(&segment::name(2), |bytes| bytes[5000] = 1);
+    let (_wal, _writer) = open(&files, small()).expect("nothing acknowledged is missing");
+    assert!(!files.names().contains(&segment::name(2)));
+}
+
+/// Entries whose segment went though they were alive: a purge that went too far, or a forged watermark.
+#[test]
+fn a_live_entry_that_is_in_no_segment_is_missed() {
+    let files = Arc::new(MemFiles::default());
+    let (wal, mut writer) = open(&files, small()).expect("a new log");
+    let told = Told::default();
+    wal.append(7, 1, vec![bytes("early")], told.done(0));
+    for index in 1..40 {
+        wal.append(8, index, vec![vec![1; 700].into()], told.done(0));
+        settle(&mut writer);
+    }
+    let files = files.killed();
+    files.damage(watermark::NAME, |bytes| {
+        let mark = watermark::Mark::latest(bytes).expect("whole");
+        let forged = watermark::Mark {
+            first: 2,
+            sequence: mark.sequence + 1,
+            ..mark
+        }
+        .encode();
+        bytes[..forged.len()].copy_from_slice(&forged);
+    });
+    let error = open(&files, small())
+        .expect_err("entry 1 of group 7 was acknowledged")
+        .to_string();
+    assert!(error.contains("entry 1 of group 7 is in no segment"), "{error}");
+}
+
 /// Acknowledged or not, a frame behind a tear is never seen again: not now, and not after new frames were written.
 #[test]
 fn what_stands_behind_a_torn_tail_never_comes_back() {

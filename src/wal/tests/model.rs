@@ -5,7 +5,16 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::{AT_ONCE, settle};
+use crate::wal::Options;
 use crate::wal::testing::{Dice, MemFiles, Model, Told, open, random_act, small, view};
+
+/// Segments of another size from one open to the next.
+fn options(dice: &mut Dice) -> Options {
+    Options {
+        segment_bytes: [16 << 10, 20 << 10, 64 << 10][dice.index(3)],
+        ..small()
+    }
+}
 
 fn check(seed: u64, acts: usize) {
     let dice = &mut Dice(seed);
@@ -19,7 +28,7 @@ fn check(seed: u64, acts: usize) {
             0 => {
                 settle(&mut writer);
                 files = files.killed();
-                (wal, writer) = open(&files, small()).expect("an unharmed log opens");
+                (wal, writer) = open(&files, options(dice)).expect("an unharmed log opens");
                 assert_eq!(
                     view(&wal, 700).expect("all is readable"),
                     model.view(),

@@ -19,6 +19,11 @@ pub fn target_of(url: &str) -> Target {
     u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
 }
 
+/// Whether callbacks can go to such a URL: http or https, without user name and password.
+pub fn is_callable(url: &Url) -> bool {
+    matches!(url.scheme(), "http" | "https") && url.username().is_empty() && url.password().is_none()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -39,6 +44,19 @@ mod tests {
         let base = target_of("http://a.example/");
         for other in ["https://a.example/", "http://b.example/", "http://a.example:81/"] {
             assert_ne!(base, target_of(other), "{other}");
+        }
+    }
+
+    #[test]
+    fn only_plain_http_urls_are_callable() {
+        for (url, wanted) in [
+            ("http://a.example/", true),
+            ("https://[::1]:9/x", true),
+            ("ftp://a.example/", false),
+            ("http://user@a.example/", false),
+            ("http://:secret@a.example/", false),
+        ] {
+            assert_eq!(is_callable(&Url::parse(url).expect("a URL")), wanted, "{url}");
         }
     }
 

@@ -1,0 +1,110 @@
+//! What came back, in the terms of `core::retry`: the status, `Retry-After`, or why there is no status.
+
+use std::error::Error;
+use std::io;
+
+use reqwest::Response;
+use reqwest::header::{HeaderMap, RETRY_AFTER};
+
+use crate::core::retry::{Answer, NoAnswer};
+use crate::fire::instant::http_date_ms;
+use crate::limits::ANSWER_BYTES_MAX;
+
+/// The part of an answer that decides anything.
+pub(super) fn summary(response: &Response, now_ms: u64) -> Answer {
+    Answer::Status {
+        code: response.status().as_u16(),
+        retry_after_ms: retry_after_ms(response.headers(), now_ms),
+    }
+}
+
+/// `Retry-After` in milliseconds from `now_ms`; a date that has passed is 0, and text that is neither form counts as absent.
+fn retry_after_ms(headers: &HeaderMap, now_ms: u64) -> Option<u64> {
+    let text = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
+    if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
+        return Some(http_date_ms(text)?.saturating_sub(now_ms));
+    }
+    // Digits alone fail to parse only by being too many.
+    let seconds = text.parse().unwrap_or(u64::MAX);
+    Some(seconds.saturating_mul(1_000))
+}
+
+/// Reads a body of up to `ANSWER_BYTES_MAX`, so that the connection can be used again; a longer one costs its connection.
+/// The attempt's time covers this: the client ends a body that does not come.
+pub(super) async fn read_and_drop(mut response: Response) {
+    let mut room = ANSWER_BYTES_MAX;
+    while let Ok(Some(chunk)) = response.chunk().await {
+        room = room.saturating_sub(chunk.len());
+        if room == 0 {
+            return;
+        }
+    }
+}
+
+/// Why an attempt ended without a status.
+pub(super) fn no_answer(error: &reqwest::Error) -> NoAnswer {
+    if error.is_builder() {
+        // Such as a host that a URL can hold and a request cannot.
+        NoAnswer::BadUrl
+    } else if error.is_connect() {
+        // Before timeout: a connection that took too long was never a request.
+        NoAnswer::Connect
+    } else if error.is_timeout() {
+        NoAnswer::Timeout
+    } else if is_closed(error) {
+        NoAnswer::Reset
+    } else {
+        NoAnswer::Other
+    }
+}
+
+/// Whether a cause is that the target closed the connection, in order or not.
+fn is_closed(error: &reqwest::Error) -> bool {
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        if let Some(error) = error.downcast_ref::<hyper::Error>()
+            && (error.is_incomplete_message() || error.is_canceled() || error.is_closed())
+        {
+            return true;
+        }
+        if let Some(error) = error.downcast_ref::<io::Error>() {
+            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+            if matches!(
+                error.kind(),
+                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+            ) {
+                return true;
+            }
+        }
+        cause = error.source();
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use reqwest::header::HeaderValue;
+
+    use super::*;
+
+    fn asked(text: &'static str, now_ms: u64) -> Option<u64> {
+        let mut headers = HeaderMap::new();
+        headers.insert(RETRY_AFTER, HeaderValue::from_static(text));
+        retry_after_ms(&headers, now_ms)
+    }
+
+    #[test]
+    fn retry_after_is_read_in_both_forms() {
+        assert_eq!(retry_after_ms(&HeaderMap::new(), 0), None);
+        assert_eq!(asked("0", 9), Some(0));
+        assert_eq!(asked("120", 9), Some(120_000));
+        assert_eq!(asked(" 7 ", 9), Some(7_000));
+        assert_eq!(asked("18446744073709551615", 9), Some(u64::MAX));
+        assert_eq!(asked("99999999999999999999999999", 9), Some(u64::MAX));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_770_000), Some(7_000));
+        assert_eq!(asked("Sun, 06 Nov 1994 08:49:37 GMT", 784_111_778_000), Some(0));
+        for text in ["", "-1", "+1", "1.5", "soon", "1 s", "Sun, 06 Nov 1994"] {
+            assert_eq!(asked(text, 9), None, "{text}");
+        }
+    }
+}
