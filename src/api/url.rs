@@ -2,6 +2,7 @@
 
 use url::Url;
 
+use crate::core::target::is_callable;
 use crate::limits::URL_BYTES_MAX;
 
 /// Why a URL is not taken.
@@ -53,8 +54,8 @@ pub(super) fn check(text: &str) -> Result<(), UrlError> {
         return Err(UrlError::UserInfo);
     }
     let url = Url::parse(text).map_err(UrlError::Syntax)?;
-    // The parser's word on the same two questions counts as well: it is what the callback will be sent by.
-    if !url.username().is_empty() || url.password().is_some() {
+    // What is asked again before every callback.
+    if !is_callable(&url) {
         return Err(UrlError::UserInfo);
     }
     if url.host_str().is_none_or(str::is_empty) {

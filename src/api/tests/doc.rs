@@ -3,9 +3,9 @@
 use super::super::envelope;
 use super::*;
 use crate::config::Config;
-use crate::core::instant::rfc3339;
 use crate::core::schedule::Cron;
 use crate::core::task::{Schedule, TaskSpec, TaskState};
+use crate::fire::instant::rfc3339_ms;
 use crate::limits;
 
 const DOC: &str = include_str!("../../../doc/api.md");
@@ -105,7 +105,7 @@ fn the_first_dues_of_the_page_are_those_of_the_schedule() {
     for row in rows {
         let cron = Cron::parse(&row[0], &row[1]).unwrap_or_else(|error| panic!("{row:?}: {error}"));
         assert_eq!(
-            cron.next_after(start_ms).map(rfc3339).as_ref(),
+            cron.next_after(start_ms).map(rfc3339_ms).as_ref(),
             Some(&row[2]),
             "{row:?}"
         );
