@@ -4,6 +4,7 @@
 
 mod bench;
 mod config;
+pub mod cron;
 mod logging;
 mod serve;
 
