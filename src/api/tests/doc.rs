@@ -3,9 +3,9 @@
 use super::super::envelope;
 use super::*;
 use crate::config::Config;
+use crate::core::instant::rfc3339_ms;
 use crate::core::schedule::Cron;
 use crate::core::task::{Schedule, TaskSpec, TaskState};
-use crate::fire::instant::rfc3339_ms;
 use crate::limits;
 
 const DOC: &str = include_str!("../../../doc/api.md");
