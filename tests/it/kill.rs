@@ -65,12 +65,14 @@ async fn killed_again_and_again_a_node_keeps_its_promises() {
         load.sink.arrivals().into_iter().partition(|arrival| PERIODIC.contains(&arrival.task.as_str()));
     let verdict = load.oracle.judge(&arrivals);
     println!(
-        "{rounds} rounds: {} acknowledged ({} of them deleted), {} unknown, {} arrivals, {} repeats, {} of crontab tasks",
+        "{rounds} rounds: {} acknowledged ({} of them deleted), {} unknown, {} arrivals, {} repeats (of attempts that \
+         arrived up to {} ms before the kill), {} of crontab tasks",
         verdict.acked,
         verdict.deletes,
         verdict.unknown,
         arrivals.len(),
         verdict.repeats,
+        verdict.unrecorded_ms_max,
         periodic.len(),
     );
     assert_eq!(verdict.violations, Vec::<String>::new());

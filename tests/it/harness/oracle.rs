@@ -76,6 +76,9 @@ pub struct Verdict {
     pub unknown: usize,
     /// Attempts beyond the first of their fire.
     pub repeats: usize,
+    /// The longest time between the arrival of an attempt that was repeated and the kill that made it so: for the reader,
+    /// not for judgement.
+    pub unrecorded_ms_max: u64,
     /// Everything that breaks a promise, in words.
     pub violations: Vec<String>,
 }
@@ -170,7 +173,7 @@ impl Oracle {
                 verdict.violations.push(format!("{id}: must not arrive, arrived at {at_ms}: {entry:?}"));
             }
             verdict.repeats += attempts.len().saturating_sub(1);
-            self.judge_attempts(id, entry, attempts, &mut verdict.violations);
+            self.judge_attempts(id, entry, attempts, &mut verdict);
         }
         for (id, attempts) in by_task.iter().filter(|(id, _)| !entries.contains_key(**id)) {
             verdict.violations.push(format!("{id}: nobody created it: {:?}", attempts[0]));
@@ -178,7 +181,8 @@ impl Oracle {
         verdict
     }
 
-    fn judge_attempts(&self, id: &str, entry: &Entry, attempts: &[&Arrival], violations: &mut Vec<String>) {
+    fn judge_attempts(&self, id: &str, entry: &Entry, attempts: &[&Arrival], verdict: &mut Verdict) {
+        let violations = &mut verdict.violations;
         for arrival in attempts {
             if arrival.at_ms < entry.due_ms {
                 violations.push(format!("{id}: early: due {}, arrived {}", entry.due_ms, arrival.at_ms));
@@ -194,11 +198,13 @@ impl Oracle {
             if pair[0].fire != pair[1].fire {
                 violations.push(format!("{id}: two fires of one due: {} and {}", pair[0].fire, pair[1].fire));
             }
+            let (first_ms, second_ms) = (pair[0].at_ms, pair[1].at_ms);
             let kills = self.kills.lock();
-            let is_between = |(from, to): &(u64, u64)| *to >= pair[0].at_ms && *from <= pair[1].at_ms;
-            if !kills.iter().any(is_between) {
-                let (first, second) = (pair[0].at_ms, pair[1].at_ms);
-                violations.push(format!("{id}: repeated without a kill between {first} and {second}"));
+            match kills.iter().find(|(from, to)| *to >= first_ms && *from <= second_ms) {
+                Some((from, _)) => {
+                    verdict.unrecorded_ms_max = verdict.unrecorded_ms_max.max(from.saturating_sub(first_ms));
+                }
+                None => violations.push(format!("{id}: repeated without a kill between {first_ms} and {second_ms}")),
             }
         }
     }
