@@ -18,6 +18,9 @@ use rand::rngs::StdRng;
 /// fails no test.
 pub const PATIENCE: Duration = Duration::from_secs(120);
 
+/// Time between two looks at what is waited for.
+pub const POLL: Duration = Duration::from_millis(20);
+
 /// Milliseconds since the Unix epoch, rounded down, by the machine's clock: the one that callbacks are judged by.
 #[expect(
     clippy::disallowed_methods,
@@ -57,7 +60,7 @@ pub async fn eventually<T>(what: &str, mut condition: impl AsyncFnMut() -> Optio
             if let Some(value) = condition().await {
                 return value;
             }
-            tokio::time::sleep(Duration::from_millis(20)).await;
+            tokio::time::sleep(POLL).await;
         }
     };
     tokio::time::timeout(PATIENCE, waited)

@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::mpsc;
 
 use super::client::Client;
-use super::{PATIENCE, eventually};
+use super::{PATIENCE, POLL};
 
 /// Lines of a node's log that a failing test shows.
 const LINES_SHOWN: usize = 40;
@@ -221,14 +221,15 @@ impl Node {
 
     /// Waits for the process to end by itself.
     pub async fn ended(&mut self) -> Ended {
-        let status = eventually("the node's own end", async || {
-            self.child.try_wait().expect("it is our child")
-        })
-        .await;
-        Ended {
-            status,
-            stderr: self.stderr(),
+        let polls = PATIENCE.as_millis() / POLL.as_millis();
+        for _ in 0..polls {
+            if let Some(status) = self.child.try_wait().expect("it is our child") {
+                let stderr = self.stderr();
+                return Ended { status, stderr };
+            }
+            tokio::time::sleep(POLL).await;
         }
+        panic!("the node does not end:\n{}", last_lines(&self.stderr()))
     }
 
     /// All it wrote to its standard error so far.
