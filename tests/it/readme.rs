@@ -21,22 +21,35 @@ async fn the_transcript_in_the_readme_is_true() {
         let command = command.replace(README_API, &api);
         let output = Command::new("sh").arg("-c").arg(&command).output().expect("sh runs");
         let printed = String::from_utf8_lossy(&output.stdout).trim_end().to_owned();
-        assert!(matches(&wanted, &printed), "{command}\nprinted: {printed}\nREADME:  {wanted}");
+        assert!(
+            matches(&wanted, &printed),
+            "{command}\nprinted: {printed}\nREADME:  {wanted}"
+        );
     }
 }
 
 /// The commands after `$ ` in the console block, each with the text below it.
 fn transcript(readme: &str) -> Vec<(String, String)> {
-    let block = readme.split("```console\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap_or_default();
+    let block = readme
+        .split("```console\n")
+        .nth(1)
+        .and_then(|rest| rest.split("```").next())
+        .unwrap_or_default();
     let steps = block.split("$ ").skip(1).filter_map(|step| step.split_once('\n'));
-    steps.map(|(command, wanted)| (command.to_owned(), wanted.trim_end().to_owned())).collect()
+    steps
+        .map(|(command, wanted)| (command.to_owned(), wanted.trim_end().to_owned()))
+        .collect()
 }
 
 /// Whether the text is what is wanted, where `...` stands for anything.
 fn matches(wanted: &str, printed: &str) -> bool {
     let parts: Vec<_> = wanted.split(ANYTHING).collect();
-    let (Some(first), Some(last)) = (parts.first(), parts.last()) else { return false };
-    let Some(mut rest) = printed.strip_prefix(first) else { return false };
+    let (Some(first), Some(last)) = (parts.first(), parts.last()) else {
+        return false;
+    };
+    let Some(mut rest) = printed.strip_prefix(first) else {
+        return false;
+    };
     for part in parts.iter().skip(1) {
         let Some(at) = rest.find(part) else { return false };
         rest = &rest[at + part.len()..];
