@@ -55,9 +55,10 @@ Examples:
   xcron cron next @monthly -n 12 --from 1772323200
   xcron cron next 'TZ=Asia/Tokyo 0 9 L * *'      the last day of each month, 9 o'clock in Tokyo
 
-A line is read as Linux cron reads it: a day matches either day field when both are set, and both when one begins with *.
-When clocks go forward, a time left out fires once, right after; when they go back, a time shown twice fires once. Lines
-whose minute or hour begins with * follow the clock instead.";
+A line is read as Linux cron reads it: a day matches either day field when both are set,
+and both when one begins with *. When clocks go forward, a time left out fires once, right
+after; when they go back, a time shown twice fires once. Lines whose minute or hour begins
+with * follow the clock instead.";
 
 /// Runs the command: instants go to `out`, what is wrong to `err`.
 pub fn run(args: Args, clock: &dyn Clock, out: &mut dyn Write, err: &mut dyn Write) -> ExitCode {
