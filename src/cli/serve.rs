@@ -3,6 +3,7 @@
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::num::NonZero;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,6 +19,9 @@ use super::{logging, print};
 use crate::config::{Config, Flags};
 use crate::node::{self, World};
 
+/// A write into the state can stall for hundreds of milliseconds while the store catches up: on a small machine there must
+/// be threads left for the other groups' fires.
+const WORKER_THREADS_MIN: usize = 4;
 /// Time that work on blocking threads has to end once the node has stopped.
 const STOP_TIMEOUT: Duration = Duration::from_secs(5);
 /// Exit code after a second signal: 128 + SIGINT, as shells count.
@@ -70,7 +74,9 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     for variable in Flags::unknown_variables(names) {
         warn!(variable, "no setting has this variable: it is ignored");
     }
+    let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(cores.max(WORKER_THREADS_MIN))
         .enable_all()
         .build()
         .context("cannot start threads")?;

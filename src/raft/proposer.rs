@@ -1,4 +1,4 @@
-//! Collects the operations of one group into log entries: what arrives while one round is in flight makes up the next.
+//! Collects the operations of one group into log entries: what arrives while rounds are in flight makes up the next.
 //!
 //! No artificial delay: alone, an operation leaves at once. Bounded: past `PROPOSALS_PER_GROUP_MAX` waiting operations a
 //! client's request is refused, while the firing's own reports wait for room.
@@ -6,6 +6,8 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::StreamExt;
+use futures_util::stream::FuturesUnordered;
 use tokio::sync::{mpsc, oneshot};
 
 use crate::core::command::{self, Op, Reply};
@@ -27,6 +29,10 @@ pub enum ProposeError {
     #[error("the outcome is unknown")]
     Unknown,
 }
+
+/// Entries of one group that may be on their way at the same time. More than one, so that an operation need not wait for
+/// the fsync of the round before it to end before its own can begin; see doc/decisions/003-groups.md.
+const ROUNDS_IN_FLIGHT_MAX: usize = 4;
 
 struct Proposal {
     op: Vec<u8>,
@@ -74,19 +80,29 @@ impl Proposer {
 
 async fn run(raft: RaftGroup, mut waiting: mpsc::Receiver<Proposal>, metrics: Arc<Metrics>) {
     let mut held = None;
+    let mut rounds = FuturesUnordered::new();
     loop {
+        while rounds.len() >= ROUNDS_IN_FLIGHT_MAX {
+            rounds.next().await;
+        }
         let first = match held.take() {
             Some(proposal) => proposal,
-            None => match waiting.recv().await {
-                Some(proposal) => proposal,
-                None => return,
+            None => tokio::select! {
+                biased;
+                Some(()) = rounds.next(), if !rounds.is_empty() => continue,
+                first = waiting.recv() => match first {
+                    Some(proposal) => proposal,
+                    None => break,
+                },
             },
         };
         let (batch, bytes) = collect(first, &mut waiting, &mut held);
         metrics.observe_proposal_batch(batch.len());
         let entry = command::join(batch.iter().map(|proposal| proposal.op.as_slice()), bytes);
-        answer(batch, round(&raft, entry).await);
+        let raft = &raft;
+        rounds.push(async move { answer(batch, round(raft, entry).await) });
     }
+    while rounds.next().await.is_some() {}
 }
 
 /// Takes what is waiting, up to the bounds of an entry. One operation over the bound is held for the next entry.
