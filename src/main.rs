@@ -4,6 +4,9 @@ use std::process::ExitCode;
 
 use xcron::cli;
 
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     match cli::run(std::env::args_os()) {
         Ok(code) => code,

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{oneshot, watch};
+use tokio::task::JoinSet;
 
 use crate::api;
 use crate::clock::{Clock, SystemClock};
@@ -121,7 +122,7 @@ pub async fn run<L: api::Listen>(
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let node = Node::start(config, world).await?;
+    let mut node = Node::start(config, world).await?;
     let (readiness, readiness_seen) = watch::channel(Readiness::Starting);
     let (stop_api, api_stopped) = oneshot::channel::<()>();
     let api = tokio::spawn(node.api(listener, readiness_seen, async move { drop(api_stopped.await) }));
@@ -145,6 +146,7 @@ pub async fn run<L: api::Listen>(
     node.metrics.set_ready(false);
     drop(stop_api);
     if result.is_ok() {
+        node.stop_firing().await;
         // Requests that are not answered by then are cut: their clients must take the outcome as unknown.
         drop(tokio::time::timeout(DRAIN, api).await);
         node.groups.shutdown().await;
@@ -162,6 +164,7 @@ struct Node {
     groups: Groups,
     windows: Windows,
     dispatcher: Dispatcher,
+    firing: JoinSet<()>,
     _data: Option<DataDirectory>,
 }
 
@@ -198,8 +201,9 @@ impl Node {
             metrics: metrics.clone(),
             failure: failure.clone(),
         });
+        let mut firing = JoinSet::new();
         for group in groups.iter() {
-            let firing = GroupFiring {
+            let group_firing = GroupFiring {
                 group: group.clone(),
                 windows: windows.clone(),
                 dispatcher: dispatcher.clone(),
@@ -208,7 +212,7 @@ impl Node {
                 window_ms: config.fire.window_ms,
                 entries_max: (config.fire.window_tasks_max as usize / usize::from(count.get())).max(WINDOW_ENTRIES_MIN),
             };
-            tokio::spawn(firing.run());
+            firing.spawn(group_firing.run());
         }
         let (clock, entropy) = (world.clock, world.entropy);
         Ok(Self {
@@ -220,8 +224,20 @@ impl Node {
             groups,
             windows,
             dispatcher,
+            firing,
             _data: world.data,
         })
+    }
+
+    /// Starts no further attempt, and waits for those in flight and their outcomes: what is cut would be repeated by the
+    /// next process. An attempt ends by its own timeout at the latest.
+    async fn stop_firing(&mut self) {
+        self.firing.shutdown().await;
+        self.windows.close_all();
+        let longest = Duration::from_millis(self.config.fire.timeout_ms) + DRAIN;
+        if tokio::time::timeout(longest, self.dispatcher.idle()).await.is_err() {
+            tracing::warn!("stopped with callbacks in flight: the next start repeats them with the same webhook-id");
+        }
     }
 
     /// The API server over this node.

@@ -21,9 +21,14 @@ pub(super) enum BodyError {
     Broken(axum::Error),
 }
 
+/// Whether the client has announced more than is taken.
+pub(super) fn is_announced_too_large(body: &Body) -> bool {
+    body.size_hint().lower() > REQUEST_BYTES_MAX as u64
+}
+
 /// Reads `body` to its end. `waits` says that the client sends it only when asked to (`Expect: 100-continue`).
 pub(super) async fn read(mut body: Body, waits: bool) -> Result<Bytes, BodyError> {
-    if body.size_hint().lower() > REQUEST_BYTES_MAX as u64 {
+    if is_announced_too_large(&body) {
         if !waits {
             drain(body, 0).await;
         }

@@ -100,14 +100,17 @@ async fn id_in_body(request: Request, limit: Option<Duration>) -> Result<crate::
 
 async fn read(request: Request, limit: Option<Duration>) -> Result<Bytes, Refusal> {
     let waits = request.headers().contains_key(EXPECT);
-    let bytes = within(limit, body::read(request.into_body(), waits)).await;
-    let bytes = bytes.ok_or_else(|| {
-        let within_ms = limit.unwrap_or_default().as_millis();
-        Refusal::new(
-            MALFORMED,
-            format!("the request's body did not arrive within {within_ms} ms; nothing was done"),
-        )
-    })?;
+    let is_too_large = body::is_announced_too_large(request.body());
+    let bytes = match within(limit, body::read(request.into_body(), waits)).await {
+        Some(bytes) => bytes,
+        // What is still to come would not have been taken.
+        None if is_too_large => Err(BodyError::TooLarge),
+        None => {
+            let within_ms = limit.unwrap_or_default().as_millis();
+            let message = format!("the request's body did not arrive within {within_ms} ms; nothing was done");
+            return Err(Refusal::new(MALFORMED, message));
+        }
+    };
     bytes.map_err(|error| match error {
         BodyError::TooLarge => Refusal::new(TOO_LARGE, error.to_string()),
         BodyError::Broken(_) => Refusal::new(MALFORMED, error.to_string()),

@@ -10,7 +10,7 @@ use serde_json::value::RawValue;
 
 use super::envelope::{BAD_CRON, BAD_URL, MALFORMED, NO_URL, NOT_TEN_DIGITS, PAST, Refusal, TOO_LARGE, UNKNOWN_TYPE};
 use super::{json, url};
-use crate::core::schedule::Cron;
+use crate::core::schedule::{Cron, CronError};
 use crate::core::task::Schedule;
 use crate::id::TaskId;
 use crate::limits::{BODY_BYTES_MAX, CRON_BYTES_MAX, TIMEZONE_BYTES_MAX};
@@ -25,6 +25,7 @@ const INSTANT_DIGITS: usize = 10;
 
 /// What createTask knows; null counts as absent, other fields are ignored.
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct CreateFields<'a> {
     #[serde(borrow)]
     r#type: Option<&'a RawValue>,
@@ -39,6 +40,7 @@ struct CreateFields<'a> {
 }
 
 #[derive(Default, Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct CallbackFields<'a> {
     #[serde(borrow)]
     url: Option<&'a RawValue>,
@@ -48,6 +50,7 @@ struct CallbackFields<'a> {
 
 /// What deleteTask and queryTask know.
 #[derive(Deserialize)]
+#[serde(expecting = "a JSON object")]
 struct IdFields<'a> {
     #[serde(borrow)]
     task_id: Option<&'a RawValue>,
@@ -218,7 +221,14 @@ fn periodic(format: Option<&Format<'_>>, timezone: Option<&str>, now_ms: u64) ->
     if timezone.is_empty() || timezone.len() > TIMEZONE_BYTES_MAX {
         return Err(refuse(format!("`timezone` must have 1 to {TIMEZONE_BYTES_MAX} bytes")));
     }
-    let cron = Cron::parse(expression, timezone).map_err(|error| refuse(format!("`format` or `timezone`: {error}")))?;
+    let cron = Cron::parse(expression, timezone).map_err(|error| {
+        // A zone may also stand in the line itself, which then goes before the field.
+        let field = match &error {
+            CronError::UnknownTimezone { name } if name == timezone => "timezone",
+            _ => "format",
+        };
+        refuse(format!("`{field}`: {error}"))
+    })?;
     let Some(first_due_ms) = cron.next_after(now_ms) else {
         return Err(refuse(
             "`format` never fires: no date has this day and month".to_owned(),

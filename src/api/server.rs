@@ -26,6 +26,9 @@ use tower_service::Service as _;
 use tracing::{debug, warn};
 
 use super::ApiObserve;
+use stall::Stalling;
+
+mod stall;
 
 /// Most bytes a connection buffers, and with that the largest header: beyond it the answer is 431.
 const BUFFER_BYTES_MAX: usize = 64 << 10;
@@ -59,8 +62,8 @@ pub struct ServeLimits {
     pub connections_max: u32,
     /// Time a request's header may take to arrive; as long may a kept-alive connection stay idle.
     pub header_timeout: Duration,
-    /// Time that a request's body may take to arrive, and then its work to be done; and time that open requests have
-    /// to end after the shutdown.
+    /// Time that a request's body may take to arrive, and then its work to be done; longest pause of a peer in taking an
+    /// answer; and time that open requests have to end after the shutdown.
     pub request_timeout: Duration,
 }
 
@@ -153,7 +156,7 @@ where
         .timer(TokioTimer::new())
         .header_read_timeout(limits.header_timeout)
         .max_buf_size(BUFFER_BYTES_MAX)
-        .serve_connection(TokioIo::new(io), service);
+        .serve_connection(TokioIo::new(Stalling::new(io, limits.request_timeout)), service);
     let mut http = pin!(http);
     let result = tokio::select! {
         biased;

@@ -24,6 +24,7 @@ use crate::router::{BoxFuture, CreateError, DeleteError, NewTask, QueryError, Ta
 
 mod codes;
 mod corpus;
+mod doc;
 mod routes;
 
 /// 2026-03-01T00:00:00.500Z: half a second past a whole one, to tell the two apart.

@@ -4,6 +4,7 @@
 
 mod bench;
 mod config;
+mod cron;
 mod logging;
 mod serve;
 
@@ -34,6 +35,8 @@ enum Command {
     Serve(serve::Args),
     /// Measure nodes from outside: create tasks, wait for their callbacks, report rates and lateness
     Bench(bench::Args),
+    /// Say when a crontab line fires, before a task is made of it
+    Cron(cron::Args),
     /// Show or check settings
     Config(config::Args),
 }
@@ -43,6 +46,7 @@ Examples:
   xcron                                     run a node: API on 127.0.0.1:8000, data in ./xcron-data
   xcron serve --listen 127.0.0.1:9000       the same on another port
   xcron serve --config xcron.toml           the same with settings from a file
+  xcron cron next '0 8 * * MON-FRI'         the next instants of a crontab line
   xcron config show                         every setting, its value, and where it came from
   xcron bench --tasks 1000                  how fast and how punctual is the node on this machine";
 
@@ -55,6 +59,15 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit
     match command {
         Command::Serve(args) => serve::run(args),
         Command::Bench(args) => bench::run(args, Arc::new(SystemClock::default())),
+        Command::Cron(args) => {
+            let clock = SystemClock::default();
+            Ok(cron::run(
+                args,
+                &clock,
+                &mut io::stdout().lock(),
+                &mut io::stderr().lock(),
+            ))
+        }
         Command::Config(args) => config::run(args),
     }
 }

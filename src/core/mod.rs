@@ -3,6 +3,7 @@
 //! Nothing in here awaits, reads a clock, draws a random number, or touches a disk or a socket; `tests/tidy.rs` holds that.
 pub mod command;
 pub mod due;
+pub mod instant;
 pub mod machine;
 pub mod record;
 pub mod retry;

@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
+use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::core::command::{AttemptResult, Op, Settle};
@@ -69,13 +70,19 @@ pub struct Dispatcher(Arc<Inner>);
 struct Inner {
     parts: Parts,
     queues: Mutex<Queues<Target, Queued>>,
+    /// Fires that are being made or reported.
+    active: watch::Sender<usize>,
 }
 
 impl Dispatcher {
     /// A dispatcher with nothing queued.
     pub fn new(parts: Parts) -> Self {
         let queues = Mutex::new(Queues::new(parts.limits));
-        Self(Arc::new(Inner { parts, queues }))
+        Self(Arc::new(Inner {
+            parts,
+            queues,
+            active: watch::Sender::new(0),
+        }))
     }
 
     /// Queues fires, and starts as many as the limits allow.
@@ -93,11 +100,19 @@ impl Dispatcher {
         (queues.waiting(), queues.in_flight())
     }
 
+    /// Completes when nothing is in flight and every outcome is in the log. Only when the windows are closed it stays so.
+    pub async fn idle(&self) {
+        let mut active = self.0.active.subscribe();
+        // The sender lives as long as this handle.
+        let _ = active.wait_for(|active| *active == 0).await;
+    }
+
     fn start_allowed(&self) {
         loop {
             // A statement of its own: the lock is not held while the task is spawned.
             let next = self.0.queues.lock().pop();
             let Some((target, fire)) = next else { return };
+            self.0.active.send_modify(|active| *active += 1);
             tokio::spawn(self.clone().fire(target, fire));
         }
     }
@@ -128,6 +143,7 @@ impl Dispatcher {
         if must_wake == Some(true) {
             window.wake();
         }
+        self.0.active.send_modify(|active| *active -= 1);
     }
 
     /// Makes the attempts that are due, one after the other: attempts of one task never overlap.

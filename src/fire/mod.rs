@@ -5,7 +5,6 @@
 pub mod deliver;
 pub mod dispatch;
 pub mod group;
-pub mod instant;
 pub mod queues;
 pub mod window;
 pub mod windows;

@@ -69,6 +69,11 @@ impl Windows {
         &self.groups[usize::from(group.0)]
     }
 
+    /// Closes every window: no attempt starts on this node any more.
+    pub fn close_all(&self) {
+        self.groups.iter().for_each(GroupWindow::close);
+    }
+
     /// Entries whose time has come and that no attempt has been queued for, over all groups.
     pub fn overdue(&self, now_ms: u64) -> usize {
         self.groups

@@ -77,7 +77,7 @@ impl Fixture {
                 Ok(world) => break world,
                 // The locks on the directory go with the last task of the node before.
                 Err(error) if error.to_string().contains("in use") => {
-                    tokio::time::sleep(Duration::from_millis(10)).await
+                    tokio::time::sleep(Duration::from_millis(10)).await;
                 }
                 Err(error) => panic!("{error}"),
             }

@@ -23,10 +23,10 @@ use crate::raft::types::TypeConfig;
 use crate::store::{GroupStore, Kv, StoreError};
 use crate::wal::Wal;
 
-/// Heartbeat interval, in milliseconds.
-const HEARTBEAT_MS: u64 = 250;
+/// Heartbeat interval, in milliseconds. openraft ticks five times in it, for each group: it decides the idle cost of a node.
+const HEARTBEAT_MS: u64 = 500;
 /// Election timeout, in milliseconds: least and most.
-const ELECTION_MS: (u64, u64) = (1_000, 1_500);
+const ELECTION_MS: (u64, u64) = (1_500, 2_000);
 /// A snapshot, and with it a purge of the log, is due after this many entries of a group.
 const SNAPSHOT_ENTRIES: u64 = 4_000;
 /// Entries kept behind a snapshot for replicas that lag a little.

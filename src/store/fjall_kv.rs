@@ -141,17 +141,19 @@ fn translate(path: &Path, error: &fjall::Error) -> KvError {
     match error {
         fjall::Error::Locked => KvError::InUse { path },
         fjall::Error::Poisoned => KvError::Disk { path, what },
-        error if is_io(error) => KvError::Disk { path, what },
+        error if is_refusal(error) => KvError::Disk { path, what },
         _ => KvError::Damaged { path, what },
     }
 }
 
-/// Whether the operating system's refusal is the cause, at whatever depth.
-fn is_io(error: &fjall::Error) -> bool {
+/// Whether the operating system refused, at whatever depth. A file that is missing, cut or in the way is not a refusal: it
+/// means that the directory is not as it was left.
+fn is_refusal(error: &fjall::Error) -> bool {
+    use std::io::ErrorKind::{AlreadyExists, InvalidData, NotFound, UnexpectedEof};
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
-        if error.is::<std::io::Error>() {
-            return true;
+        if let Some(io) = error.downcast_ref::<std::io::Error>() {
+            return !matches!(io.kind(), AlreadyExists | InvalidData | NotFound | UnexpectedEof);
         }
         cause = error.source();
     }

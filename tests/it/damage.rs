@@ -60,9 +60,20 @@ async fn damage_is_refused_or_harmless_and_never_silent() {
         }
     }
     silent.extend(prepared.iter().flat_map(|prepared| prepared.strange_arrivals()));
-    assert!(silent.is_empty(), "{} of {trials} trials each:\n{}", silent.len(), silent.join("\n"));
-    let refused = table.values().flatten().filter(|(_, outcome)| matches!(outcome, Outcome::Refused));
-    assert!(refused.count() > 0, "no damage was ever noticed: the trials do not reach what they aim at");
+    assert!(
+        silent.is_empty(),
+        "{} of {trials} trials each:\n{}",
+        silent.len(),
+        silent.join("\n")
+    );
+    let refused = table
+        .values()
+        .flatten()
+        .filter(|(_, outcome)| matches!(outcome, Outcome::Refused));
+    assert!(
+        refused.count() > 0,
+        "no damage was ever noticed: the trials do not reach what they aim at"
+    );
 }
 
 type Table = BTreeMap<(Target, Kind), Vec<(Trial, Outcome)>>;
@@ -80,7 +91,10 @@ async fn run_all(mut trials: Vec<(Trial, Arc<Prepared>)>) -> Table {
                     let Some((trial, prepared)) = next else { return };
                     let outcome = trial.run(&prepared).await;
                     let mut table = table.lock();
-                    table.entry((trial.target, trial.kind)).or_default().push((trial, outcome));
+                    table
+                        .entry((trial.target, trial.kind))
+                        .or_default()
+                        .push((trial, outcome));
                 }
             })
         })
@@ -110,7 +124,11 @@ async fn an_honest_torn_tail_opens_with_everything_acknowledged() {
         prepared.image.write(&place.data());
         prepared.overwrite(&place.data(), &segment, end, &tail);
         let outcome = prepared.judge(&place).await;
-        assert!(matches!(outcome, Outcome::Harmless), "{} bytes behind the end: {outcome:?}", tail.len());
+        assert!(
+            matches!(outcome, Outcome::Harmless),
+            "{} bytes behind the end: {outcome:?}",
+            tail.len()
+        );
     }
 }
 
@@ -135,7 +153,11 @@ async fn rejoin_sets_the_damaged_data_aside_and_starts_as_a_new_node() {
     let node = place.node().argument("--rejoin").start().await;
     let mut client = node.client();
     for id in prepared.ids() {
-        assert_eq!(client.query(id).await.refused(), 1008, "{id}: the new node starts empty");
+        assert_eq!(
+            client.query(id).await.refused(),
+            1008,
+            "{id}: the new node starts empty"
+        );
     }
     let fresh = crate::harness::client::one_shot("fresh", 4_000_000_000, "http://127.0.0.1:9/", "{}");
     client.create(fresh).await.done();
@@ -144,11 +166,18 @@ async fn rejoin_sets_the_damaged_data_aside_and_starts_as_a_new_node() {
     assert_ne!(old_identity, new_identity, "never the old id with an empty log");
     let entries = std::fs::read_dir(place.data()).expect("it is there");
     let mut names = entries.map(|entry| entry.expect("readable").file_name().into_string().expect("UTF-8"));
-    let aside = names.find(|name| name.starts_with("set-aside-")).expect("the old data is kept");
+    let aside = names
+        .find(|name| name.starts_with("set-aside-"))
+        .expect("the old data is kept");
     let aside = place.data().join(aside);
     assert_eq!(std::fs::read(aside.join("identity")).ok(), Some(old_identity));
     assert!(aside.join("state").is_dir());
-    for file in prepared.image.files().iter().filter(|file| file.path.starts_with("log")) {
+    for file in prepared
+        .image
+        .files()
+        .iter()
+        .filter(|file| file.path.starts_with("log"))
+    {
         let is_kept = aside.join(&file.path).exists();
         assert_eq!(is_kept, !file.path.ends_with("watermark"), "{}", file.path.display());
     }

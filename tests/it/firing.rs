@@ -100,7 +100,10 @@ async fn a_failed_attempt_is_tried_again_as_the_same_fire() {
         let numbers: Vec<u64> = attempts.iter().map(|arrival| arrival.attempt).collect();
         let expected: Vec<u64> = (1..=attempts.len() as u64).collect();
         assert_eq!(numbers, expected, "{task}");
-        assert!(attempts.iter().all(|arrival| arrival.fire == attempts[0].fire), "{task}");
+        assert!(
+            attempts.iter().all(|arrival| arrival.fire == attempts[0].fire),
+            "{task}"
+        );
         assert!(attempts.iter().all(|arrival| arrival.due_ms == due * 1_000), "{task}");
         assert!(attempts.len() <= 3, "{task}: three attempts is the default");
     }
@@ -168,11 +171,16 @@ async fn a_deleted_task_does_not_arrive() {
         client.create(one_shot(id, due, &sink.url("/ok"), "{}")).await.done();
     }
     client.delete("deleted").await.done();
-    assert!(wall_secs() < due, "the machine was too slow to delete in time: nothing can be said");
+    assert!(
+        wall_secs() < due,
+        "the machine was too slow to delete in time: nothing can be said"
+    );
     client.delete("deleted").await.done();
     assert_eq!(client.delete("never-was").await.refused(), 1008);
     assert_eq!(client.query("deleted").await.refused(), 1008);
-    let again = client.create(one_shot("deleted", due + 60, &sink.url("/ok"), "{}")).await;
+    let again = client
+        .create(one_shot("deleted", due + 60, &sink.url("/ok"), "{}"))
+        .await;
     assert_eq!(again.refused(), 1012, "a late retry does not bring a deleted task back");
     sink.wait_for("kept", 1).await;
     tokio::time::sleep(SETTLING).await;
@@ -241,7 +249,10 @@ async fn what_came_due_while_the_node_was_down_arrives_late_and_once() {
         client.create(task).await.done();
     }
     node.kill();
-    assert!(wall_secs() < due, "the machine was too slow to kill in time: nothing can be said");
+    assert!(
+        wall_secs() < due,
+        "the machine was too slow to kill in time: nothing can be said"
+    );
     eventually("the due", async || (wall_ms() > due * 1_000 + 200).then_some(())).await;
     assert_eq!(sink.count(), 0);
     let node = place.node().start().await;
@@ -297,9 +308,18 @@ async fn the_metrics_count_what_happened() {
     for id in ["m-1", "m-2", "m-3"] {
         client.create(one_shot(id, due, &sink.url("/ok"), "{}")).await.done();
     }
-    client.create(one_shot("m-flaky", due, &sink.url("/flaky"), "{}")).await.done();
-    client.create(one_shot("m-far", due + 86_400, &sink.url("/ok"), "{}")).await.done();
-    client.create(one_shot("m-deleted", due + 86_400, &sink.url("/ok"), "{}")).await.done();
+    client
+        .create(one_shot("m-flaky", due, &sink.url("/flaky"), "{}"))
+        .await
+        .done();
+    client
+        .create(one_shot("m-far", due + 86_400, &sink.url("/ok"), "{}"))
+        .await
+        .done();
+    client
+        .create(one_shot("m-deleted", due + 86_400, &sink.url("/ok"), "{}"))
+        .await
+        .done();
     client.delete("m-deleted").await.done();
     let page = eventually("four deliveries in the metrics", async || {
         let page = client.request(Method::GET, "/metrics", Bytes::new()).await;

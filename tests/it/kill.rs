@@ -61,8 +61,11 @@ async fn killed_again_and_again_a_node_keeps_its_promises() {
     settle(&node, &load, cron_acked_ms..last_start_ms).await;
     let ended = node.terminate().await;
     assert_eq!(ended.status.code(), Some(0), "{ended}");
-    let (periodic, arrivals): (Vec<Arrival>, Vec<Arrival>) =
-        load.sink.arrivals().into_iter().partition(|arrival| PERIODIC.contains(&arrival.task.as_str()));
+    let (periodic, arrivals): (Vec<Arrival>, Vec<Arrival>) = load
+        .sink
+        .arrivals()
+        .into_iter()
+        .partition(|arrival| PERIODIC.contains(&arrival.task.as_str()));
     let verdict = load.oracle.judge(&arrivals);
     println!(
         "{rounds} rounds: {} acknowledged ({} of them deleted), {} unknown, {} arrivals, {} repeats (of attempts that \
@@ -78,7 +81,10 @@ async fn killed_again_and_again_a_node_keeps_its_promises() {
     assert_eq!(verdict.violations, Vec::<String>::new());
     let early = periodic.iter().find(|arrival| arrival.at_ms < arrival.due_ms);
     assert!(early.is_none(), "early: {early:?}");
-    assert!(verdict.acked as u64 > rounds * 20, "too few were acknowledged to say anything: {verdict:?}");
+    assert!(
+        verdict.acked as u64 > rounds * 20,
+        "too few were acknowledged to say anything: {verdict:?}"
+    );
 }
 
 /// Creates from many connections, deletes and queries between, and kills the node in the middle of it.
@@ -146,7 +152,9 @@ async fn create_again(client: &mut Client, load: &Load) {
     // Only with a second to spare: after its due a one-shot is refused, and it stays unknown whether the first try counted.
     for id in load.oracle.unknown_due_after(wall_ms() + 1_000) {
         let (due_ms, body) = load.oracle.task(&id);
-        let told = client.create(one_shot(&id, due_ms / 1_000, &load.sink.url("/ok"), &body)).await;
+        let told = client
+            .create(one_shot(&id, due_ms / 1_000, &load.sink.url("/ok"), &body))
+            .await;
         if matches!(told, Told::Done(_)) {
             load.oracle.created(&id, &told);
         } else {

@@ -7,3 +7,4 @@ mod firing;
 mod harness;
 mod kill;
 mod memory;
+mod readme;

@@ -10,6 +10,8 @@ use super::super::tests::{FakeTasks, Seen, app_with, good};
 use super::*;
 use crate::limits::REQUEST_BYTES_MAX;
 
+mod hostile;
+
 const LIMITS: ServeLimits = ServeLimits {
     connections_max: 4,
     header_timeout: Duration::from_secs(20),

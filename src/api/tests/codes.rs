@@ -252,8 +252,16 @@ async fn code_1005() {
         assert_refused(good_but(&[("/format", format)]), 1005, "`format`").await;
     }
     assert_refused(good_but(&[("/format", json!("0 0 30 2 *"))]), 1005, "never fires").await;
+    assert_refused(
+        good_but(&[("/format", json!("TZ=Mars/Atlantis 0 0 * * *"))]),
+        1005,
+        "`format`: the time zone \"Mars",
+    )
+    .await;
     for timezone in [json!("Mars/Atlantis"), json!(""), json!("x/".repeat(40))] {
-        assert_refused(good_but(&[("/timezone", timezone)]), 1005, "`timezone`").await;
+        let answer = create(good_but(&[("/timezone", timezone)])).await;
+        assert_eq!(answer.code(), 1005);
+        assert!(answer.message().starts_with("`timezone`"), "{}", answer.text);
     }
 }
 

@@ -111,6 +111,8 @@ async fn what_is_no_object_is_1000() {
             "{shown}: {}",
             answer.text
         );
+        let inner = ["struct", "Fields"].into_iter().find(|word| answer.text.contains(word));
+        assert_eq!(inner, None, "{shown}: {} speaks of our code", answer.text);
     }
 }
 

@@ -28,11 +28,10 @@ impl Cron {
         while from <= last {
             let stretch = self.zone.stretch(from);
             let end = stretch.end.min(last + 1);
-            let start = self.start_of_first_pass(&stretch, from).min(end);
+            let start = self.start_of_first_pass(from);
             let (mut count, mut latest) = self.pattern.count(start + stretch.offset, end + stretch.offset);
             latest = latest.map(|local| local - stretch.offset);
-            let is_own = self.pattern.first_from(from + stretch.offset) == Some(from + stretch.offset);
-            if self.is_due_for_gap(&stretch, from) && !is_own {
+            if self.is_due_for_gap(&stretch, from) && !self.pattern.matches(from + stretch.offset) {
                 count += 1;
                 latest = latest.or(Some(from));
             }

@@ -72,7 +72,7 @@ impl Cron {
             if self.is_due_for_gap(&stretch, from) {
                 return Some(from);
             }
-            let start = self.start_of_first_pass(&stretch, from);
+            let start = self.start_of_first_pass(from);
             let found = self.pattern.first_from(start + stretch.offset)? - stretch.offset;
             if found < stretch.end {
                 return Some(found);
@@ -94,16 +94,14 @@ impl Cron {
         let Some(change) = self.change_that_matters(from) else {
             return false;
         };
-        let (gap_start, gap_end) = (from + stretch.offset - change.shift, from + stretch.offset);
-        change.at == from && self.pattern.first_from(gap_start).is_some_and(|first| first < gap_end)
+        let gap_end = from + stretch.offset;
+        change.at == from && self.pattern.count(gap_end - change.shift, gap_end).0 > 0
     }
 
     /// For a fixed-time task the first second from `from` on that is not a repetition; for others `from`.
-    fn start_of_first_pass(&self, stretch: &Stretch, from: i64) -> i64 {
-        match self.change_that_matters(from) {
-            Some(change) if change.shift < 0 => from.max(change.at - change.shift).min(stretch.end),
-            _ => from,
-        }
+    fn start_of_first_pass(&self, from: i64) -> i64 {
+        self.change_that_matters(from)
+            .map_or(from, |change| from.max(change.at - change.shift))
     }
 
     /// The last change of clocks up to `from`, for a task that does not simply follow the clock.

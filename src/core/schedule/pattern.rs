@@ -75,8 +75,11 @@ impl Pattern {
         None
     }
 
-    /// How many matches the local seconds `from..end` hold, and the last of them.
+    /// How many matches the local seconds `from..end` hold, and the last of them. Like a range, it may be empty or backward.
     pub(super) fn count(&self, from: i64, end: i64) -> (u64, Option<i64>) {
+        if from >= end {
+            return (0, None);
+        }
         let mut count = 0;
         let mut last_day = None;
         let per_day = u64::from(self.minutes.count_ones()) * u64::from(self.hours.count_ones());
@@ -98,6 +101,11 @@ impl Pattern {
             }
         }
         (count, last_day.map(|day| day * DAY + self.last_below(end - day * DAY)))
+    }
+
+    /// Whether the local second matches.
+    pub(super) fn matches(&self, at: i64) -> bool {
+        self.count(at, at + 1).0 > 0
     }
 
     /// Matches of a day of the pattern before the second `second` of that day.

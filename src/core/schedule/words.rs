@@ -59,7 +59,7 @@ fn times(fields: &Fields) -> String {
         Some(1) => ("Every minute".to_owned(), ""),
         Some(step) => (format!("Every {step} minutes"), ""),
         None => {
-            let plural = if minutes.count_ones() == 1 { "" } else { "s" };
+            let plural = if minutes.is_power_of_two() { "" } else { "s" };
             let named = joined(spans(minutes, |minute| minute.to_string()), "and");
             (format!("At minute{plural} {named}"), " of every hour")
         }

@@ -7,11 +7,11 @@ use jiff::Timestamp;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
 
 use super::error::CronError;
-use crate::limits::TIMEZONE_BYTES_MAX;
+use crate::limits::{INSTANT_MS_MAX, TIMEZONE_BYTES_MAX};
 
-/// Last second that a schedule reaches: 9999-12-30T22:00:00Z, where every zone's clocks still show the year 9999.
-/// It is the last that jiff can hold.
-pub(super) const LAST_SECOND: i64 = 253_402_207_200;
+/// Last second that a schedule reaches, which is the last that jiff can hold: every zone's clocks still show 9999 then.
+#[expect(clippy::cast_possible_wrap, reason = "the year 9999 is far below 2^63")]
+pub(super) const LAST_SECOND: i64 = (INSTANT_MS_MAX / 1_000) as i64;
 
 /// A zone of the IANA database.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -6,8 +6,8 @@ use std::io;
 use reqwest::Response;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 
+use crate::core::instant::http_date_ms;
 use crate::core::retry::{Answer, NoAnswer};
-use crate::fire::instant::http_date_ms;
 use crate::limits::ANSWER_BYTES_MAX;
 
 /// The part of an answer that decides anything.

@@ -5,7 +5,7 @@
 use reqwest::header::{CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue};
 
 use super::Attempt;
-use crate::fire::instant::rfc3339_ms;
+use crate::core::instant::rfc3339_ms;
 
 const APPLICATION_JSON: HeaderValue = HeaderValue::from_static("application/json");
 const WEBHOOK_ID: HeaderName = HeaderName::from_static("webhook-id");

@@ -260,7 +260,7 @@ fn options_out_of_bounds_are_refused_by_name() {
         timeout_ms: 0,
         ..good()
     };
-    assert_eq!(message(zero), "timeout_ms is 0: set 1 to 300000");
+    assert_eq!(message(zero), "timeout_ms is 0: set 1 to 600000");
     let late = DeliverOptions {
         connect_timeout_ms: 10_001,
         ..good()

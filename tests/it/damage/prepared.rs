@@ -81,7 +81,10 @@ impl Prepared {
             kept.push((id, answer));
         }
         node.kill();
-        assert!(wall_secs() < due, "the machine was too slow to prepare: nothing can be said");
+        assert!(
+            wall_secs() < due,
+            "the machine was too slow to prepare: nothing can be said"
+        );
         eventually("the due", async || (wall_ms() > due * 1_000).then_some(())).await;
         Self {
             image: Image::read(&place.data()),
@@ -141,7 +144,9 @@ impl Prepared {
         let pending = crate::harness::client::metric(&pending, "xcron_tasks_pending");
         let expected = self.kept.len() - self.overdue.len() - 20;
         if pending != Some(expected as f64) {
-            return Err(Trouble::Wrong(format!("{pending:?} tasks are pending in place of {expected}")));
+            return Err(Trouble::Wrong(format!(
+                "{pending:?} tasks are pending in place of {expected}"
+            )));
         }
         Ok(())
     }
@@ -216,7 +221,10 @@ impl Prepared {
 
     /// Writes bytes into a file of a copy.
     pub fn overwrite(&self, root: &Path, path: &Path, offset: u64, bytes: &[u8]) {
-        let file = OpenOptions::new().write(true).open(root.join(path)).expect("it is there");
+        let file = OpenOptions::new()
+            .write(true)
+            .open(root.join(path))
+            .expect("it is there");
         file.write_all_at(bytes, offset).expect("the disk takes it");
     }
 }

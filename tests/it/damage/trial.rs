@@ -139,14 +139,19 @@ impl Trial {
             std::fs::remove_file(path).expect("it is there");
             return;
         }
-        let file = OpenOptions::new().read(true).write(true).open(path).expect("it is there");
+        let file = OpenOptions::new()
+            .read(true)
+            .write(true)
+            .open(path)
+            .expect("it is there");
         let length = file.metadata().expect("it is open").len();
         match self.kind {
             Kind::Truncate => file.set_len(self.offset.min(length)).expect("the disk takes it"),
             Kind::Flip if length > 0 => {
                 let mut byte = [0];
                 file.read_exact_at(&mut byte, self.offset).expect("it is in the file");
-                file.write_all_at(&[byte[0] ^ (1 << self.bit)], self.offset).expect("the disk takes it");
+                file.write_all_at(&[byte[0] ^ (1 << self.bit)], self.offset)
+                    .expect("the disk takes it");
             }
             Kind::Zero => {
                 let start = self.offset / SECTOR_BYTES * SECTOR_BYTES;

@@ -100,7 +100,10 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .expect("the parts of the request are valid");
-        let answer = connection.send_request(request).await.map_err(|error| error.to_string())?;
+        let answer = connection
+            .send_request(request)
+            .await
+            .map_err(|error| error.to_string())?;
         let status = answer.status();
         let body = answer.into_body().collect().await.map_err(|error| error.to_string())?;
         Ok(Reply {
@@ -173,7 +176,9 @@ impl Client {
 
 /// The value of one series on a page of metrics.
 pub fn metric(page: &str, series: &str) -> Option<f64> {
-    let value = page.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let value = page
+        .lines()
+        .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
     value?.trim().parse().ok()
 }
 

@@ -162,21 +162,29 @@ impl Oracle {
             verdict.unknown += usize::from(entry.create == Known::Unknown);
             verdict.deletes += usize::from(matches!(entry.create, Known::Acked(_)) && entry.delete.is_some());
             if matches!(entry.create, Known::Acked(_)) && entry.delete == Some(Known::Refused) {
-                verdict.violations.push(format!("{id}: acknowledged, and then unknown to deleteTask"));
+                verdict
+                    .violations
+                    .push(format!("{id}: acknowledged, and then unknown to deleteTask"));
             }
             let attempts = by_task.get(id.as_str()).map_or(&[][..], Vec::as_slice);
             if attempts.is_empty() && entry.must_arrive() {
-                verdict.violations.push(format!("{id}: acknowledged, due {}, lost", entry.due_ms));
+                verdict
+                    .violations
+                    .push(format!("{id}: acknowledged, due {}, lost", entry.due_ms));
             }
             if !attempts.is_empty() && entry.must_not_arrive() {
                 let at_ms = attempts[0].at_ms;
-                verdict.violations.push(format!("{id}: must not arrive, arrived at {at_ms}: {entry:?}"));
+                verdict
+                    .violations
+                    .push(format!("{id}: must not arrive, arrived at {at_ms}: {entry:?}"));
             }
             verdict.repeats += attempts.len().saturating_sub(1);
             self.judge_attempts(id, entry, attempts, &mut verdict);
         }
         for (id, attempts) in by_task.iter().filter(|(id, _)| !entries.contains_key(**id)) {
-            verdict.violations.push(format!("{id}: nobody created it: {:?}", attempts[0]));
+            verdict
+                .violations
+                .push(format!("{id}: nobody created it: {:?}", attempts[0]));
         }
         verdict
     }
@@ -191,12 +199,17 @@ impl Oracle {
                 violations.push(format!("{id}: altered: {entry:?} arrived as {arrival:?}"));
             }
             if entry.settled_ms.is_some_and(|settled_ms| arrival.at_ms > settled_ms) {
-                violations.push(format!("{id}: repeated after a query had shown the delivery: {arrival:?}"));
+                violations.push(format!(
+                    "{id}: repeated after a query had shown the delivery: {arrival:?}"
+                ));
             }
         }
         for pair in attempts.windows(2) {
             if pair[0].fire != pair[1].fire {
-                violations.push(format!("{id}: two fires of one due: {} and {}", pair[0].fire, pair[1].fire));
+                violations.push(format!(
+                    "{id}: two fires of one due: {} and {}",
+                    pair[0].fire, pair[1].fire
+                ));
             }
             let (first_ms, second_ms) = (pair[0].at_ms, pair[1].at_ms);
             let kills = self.kills.lock();
@@ -204,7 +217,9 @@ impl Oracle {
                 Some((from, _)) => {
                     verdict.unrecorded_ms_max = verdict.unrecorded_ms_max.max(from.saturating_sub(first_ms));
                 }
-                None => violations.push(format!("{id}: repeated without a kill between {first_ms} and {second_ms}")),
+                None => violations.push(format!(
+                    "{id}: repeated without a kill between {first_ms} and {second_ms}"
+                )),
             }
         }
     }

@@ -79,7 +79,11 @@ impl Sink {
     /// The attempts of one task so far.
     pub fn of(&self, task: &str) -> Vec<Arrival> {
         let arrivals = self.state.arrivals.lock();
-        arrivals.iter().filter(|arrival| arrival.task == task).cloned().collect()
+        arrivals
+            .iter()
+            .filter(|arrival| arrival.task == task)
+            .cloned()
+            .collect()
     }
 
     /// How many attempts there were so far.
