@@ -2,7 +2,6 @@
 //!
 //! A node that is dropped is killed, by its own id alone; if a test is failing just then, what the node wrote is shown.
 
-use std::ffi::OsString;
 use std::fs::File;
 use std::io::{BufRead, BufReader};
 use std::net::SocketAddr;
@@ -53,7 +52,6 @@ impl Place {
 pub struct Launch {
     data: PathBuf,
     log: PathBuf,
-    under: Vec<OsString>,
     settings: Vec<(String, String)>,
     arguments: Vec<String>,
 }
@@ -64,7 +62,6 @@ impl Launch {
         Self {
             data: data.to_owned(),
             log: log.to_owned(),
-            under: Vec::new(),
             settings: Vec::new(),
             arguments: Vec::new(),
         }
@@ -83,18 +80,9 @@ impl Launch {
         self
     }
 
-    /// Run by this command, which must become the node or its tracer without taking its place as our child.
-    pub fn under<S: Into<OsString>>(mut self, command: impl IntoIterator<Item = S>) -> Self {
-        self.under = command.into_iter().map(Into::into).collect();
-        self
-    }
-
     /// Starts the process and does not wait for it.
     pub fn spawn(&self) -> Node {
-        let mut words = self.under.clone();
-        words.push(env!("CARGO_BIN_EXE_xcron").into());
-        let mut command = Command::new(&words[0]);
-        command.args(&words[1..]);
+        let mut command = Command::new(env!("CARGO_BIN_EXE_xcron"));
         let inherited = std::env::vars_os().map(|(name, _)| name);
         for name in inherited.filter(|name| name.to_string_lossy().starts_with("XCRON_")) {
             command.env_remove(name);
@@ -109,7 +97,7 @@ impl Launch {
             .stdout(Stdio::piped())
             .stderr(log)
             .spawn()
-            .unwrap_or_else(|error| panic!("{} cannot be run: {error}", words[0].display()));
+            .expect("the program is built and can be run");
         let stdout = child.stdout.take().expect("it is piped");
         let (greet, greeting) = mpsc::unbounded_channel();
         // A thread, because a pipe is read by blocking; it ends with the process.
@@ -247,6 +235,16 @@ impl Node {
             value.trim().parse::<u64>().ok()
         });
         kilobytes.expect("Linux tells the peak of a process") << 10
+    }
+
+    /// Whether a tracer is attached to each of its threads.
+    pub fn has_every_thread_traced(&self) -> bool {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.id())).expect("the process is there");
+        threads.flatten().all(|thread| {
+            let status = std::fs::read_to_string(thread.path().join("status")).unwrap_or_default();
+            let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+            tracer.is_some_and(|tracer| tracer.trim() != "0")
+        })
     }
 
     fn end_now(&mut self) {
