@@ -85,16 +85,17 @@ async fn run(raft: RaftGroup, mut waiting: mpsc::Receiver<Proposal>, metrics: Ar
         while rounds.len() >= ROUNDS_IN_FLIGHT_MAX {
             rounds.next().await;
         }
-        let first = match held.take() {
-            Some(proposal) => proposal,
-            None => tokio::select! {
+        let first = if let Some(proposal) = held.take() {
+            proposal
+        } else {
+            tokio::select! {
                 biased;
                 Some(()) = rounds.next(), if !rounds.is_empty() => continue,
                 first = waiting.recv() => match first {
                     Some(proposal) => proposal,
                     None => break,
                 },
-            },
+            }
         };
         let (batch, bytes) = collect(first, &mut waiting, &mut held);
         metrics.observe_proposal_batch(batch.len());

@@ -31,7 +31,10 @@ struct SmallDisk(PathBuf);
 impl SmallDisk {
     fn mount(path: PathBuf, megabytes: u64) -> Self {
         std::fs::create_dir(&path).expect("the directory can be made");
-        mount(&["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "xcron-test"], &path);
+        mount(
+            &["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "xcron-test"],
+            &path,
+        );
         Self(path)
     }
 
@@ -93,7 +96,9 @@ async fn create_on(mut client: Client, seen: Arc<Seen>, mut random: StdRng, body
         // Not to be compressed.
         let text: String = (0..body_bytes).map(|_| random.random_range('#'..='Z')).collect();
         let body = format!(r#"{{"text":"{text}"}}"#);
-        let told = client.create(one_shot(&id, FAR_SECS, "http://127.0.0.1:9/", &body)).await;
+        let told = client
+            .create(one_shot(&id, FAR_SECS, "http://127.0.0.1:9/", &body))
+            .await;
         match told {
             Told::Done(_) => {
                 seen.acked.lock().insert(id.clone(), body);
@@ -116,14 +121,29 @@ async fn expect_failed(mut node: Node, seen: &Seen, reasons: &[&str]) -> Ended {
     // From here on the node may only be not ready, or gone.
     let ready = client.request(Method::GET, "/readyz", "").await;
     if let Ok(reply) = ready {
-        assert_eq!(reply.status, 503, "a node that cannot write is not ready: {}", reply.text());
+        assert_eq!(
+            reply.status,
+            503,
+            "a node that cannot write is not ready: {}",
+            reply.text()
+        );
     }
     let ended = node.ended().await;
     assert!(ended.status.code().is_some_and(|code| code != 0), "{ended}");
     assert!(!ended.stderr.contains("panicked"), "{ended}");
-    assert!(reasons.iter().any(|reason| ended.stderr.contains(reason)), "{reasons:?} is not in {ended}");
-    assert_eq!(*seen.after_failure.lock(), Vec::<String>::new(), "acknowledged after the failure");
-    assert!(!seen.acked.lock().is_empty(), "nothing was acknowledged before the failure: nothing can be said");
+    assert!(
+        reasons.iter().any(|reason| ended.stderr.contains(reason)),
+        "{reasons:?} is not in {ended}"
+    );
+    assert_eq!(
+        *seen.after_failure.lock(),
+        Vec::<String>::new(),
+        "acknowledged after the failure"
+    );
+    assert!(
+        !seen.acked.lock().is_empty(),
+        "nothing was acknowledged before the failure: nothing can be said"
+    );
     ended
 }
 
@@ -186,7 +206,10 @@ async fn a_disk_that_is_full_from_the_start_is_a_clear_refusal() {
     let launch = Launch::new(&disk.0.join("data"), &place.path("node.log"));
     let ended = launch.try_start().await.expect_err("there is no room");
     assert!(ended.status.code().is_some_and(|code| code != 0), "{ended}");
-    assert!(ended.stderr.contains("No space left") && ended.stderr.contains("segment-"), "{ended}");
+    assert!(
+        ended.stderr.contains("No space left") && ended.stderr.contains("segment-"),
+        "{ended}"
+    );
     assert!(!ended.stderr.contains("panicked"), "{ended}");
     disk.resize(400);
     let node = launch.start().await;
@@ -221,7 +244,10 @@ impl FailingSyncs {
         };
         eventually("the tracer has every thread", async || {
             let ended = strace.0.try_wait().expect("it is our child");
-            assert!(ended.is_none(), "strace cannot trace the node (is it root's, or ours to trace?): {ended:?}");
+            assert!(
+                ended.is_none(),
+                "strace cannot trace the node (is it root's, or ours to trace?): {ended:?}"
+            );
             node.has_every_thread_traced().then_some(())
         })
         .await;

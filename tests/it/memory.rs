@@ -35,7 +35,10 @@ async fn many_tasks_of_one_second_arrive_once_each_in_bounded_memory() {
     let due = wall_secs() + 4 + tasks * probes_ms * 3 / 2 / PROBES / 1_000;
     let acked = create(&node, &oracle, "due", tasks, due, &url).await;
     let created_secs = wall_secs();
-    assert!(acked > tasks / 4, "the machine is too slow: {acked} of {tasks} created before their due, nothing can be said");
+    assert!(
+        acked > tasks / 4,
+        "the machine is too slow: {acked} of {tasks} created before their due, nothing can be said"
+    );
     eventually("every task arrives", async || {
         (sink.count() as u64 >= acked).then_some(())
     })
@@ -55,9 +58,16 @@ async fn many_tasks_of_one_second_arrive_once_each_in_bounded_memory() {
         verdict.repeats
     );
     let some: Vec<&String> = verdict.violations.iter().take(10).collect();
-    assert!(some.is_empty(), "{} violations, among them {some:?}", verdict.violations.len());
+    assert!(
+        some.is_empty(),
+        "{} violations, among them {some:?}",
+        verdict.violations.len()
+    );
     assert_eq!(sink.count() as u64, acked);
-    assert!(memory_bytes < MEMORY_BYTES_MAX, "{memory_bytes} bytes are more than {MEMORY_BYTES_MAX}");
+    assert!(
+        memory_bytes < MEMORY_BYTES_MAX,
+        "{memory_bytes} bytes are more than {MEMORY_BYTES_MAX}"
+    );
 }
 
 /// Creates tasks of one due over many connections, as long as the due is ahead; returns how many were acknowledged.
