@@ -15,7 +15,7 @@ use rand::{RngExt, SeedableRng};
 
 use crate::harness::node::Place;
 use crate::harness::{random, setting};
-use prepared::Prepared;
+use prepared::{Prepared, overwrite};
 use trial::{Kind, Outcome, Target, Trial};
 
 /// Trials of each kind on each sort of file that the gate runs; the promise is stated with 60.
@@ -32,9 +32,8 @@ async fn damage_is_refused_or_harmless_and_never_silent() {
     let (young, grown) = tokio::join!(Prepared::new(0), Prepared::new(FILLERS));
     let prepared = [Arc::new(young), Arc::new(grown)];
     let mut all = Vec::new();
-    for number in 0..trials {
-        // An odd number of trials leaves the larger part to the directory that has everything.
-        let prepared = &prepared[(number as usize + 1) % 2];
+    // An odd number of trials leaves the larger part to the directory that has everything.
+    for (_, prepared) in (0..trials).zip(prepared.iter().rev().cycle()) {
         for target in Target::ALL {
             for kind in Kind::ALL {
                 let trial = Trial::draw(&prepared.image, kind, target, &mut random);
@@ -122,7 +121,7 @@ async fn an_honest_torn_tail_opens_with_everything_acknowledged() {
     for tail in tails {
         let place = Place::new();
         prepared.image.write(&place.data());
-        prepared.overwrite(&place.data(), &segment, end, &tail);
+        overwrite(&place.data().join(&segment), end, &tail);
         let outcome = prepared.judge(&place).await;
         assert!(
             matches!(outcome, Outcome::Harmless),

@@ -8,7 +8,7 @@ use bytes::Bytes;
 use hyper::Method;
 use serde_json::json;
 
-use crate::harness::client::{metric, one_shot};
+use crate::harness::client::{count, one_shot};
 use crate::harness::node::Place;
 use crate::harness::oracle::Oracle;
 use crate::harness::sink::Sink;
@@ -123,7 +123,7 @@ async fn gone_ends_the_task_without_another_attempt() {
     client.create(task).await.done();
     sink.wait_for("gone", 1).await;
     eventually("the end of the task in the metrics", async || {
-        (client.metric("xcron_tasks_pending").await == 0.0).then_some(())
+        (client.count("xcron_tasks_pending").await == 0).then_some(())
     })
     .await;
     tokio::time::sleep(SETTLING).await;
@@ -324,24 +324,24 @@ async fn the_metrics_count_what_happened() {
     let page = eventually("four deliveries in the metrics", async || {
         let page = client.request(Method::GET, "/metrics", Bytes::new()).await;
         let page = page.expect("the node answers").text();
-        (metric(&page, r#"xcron_outcomes_total{verdict="delivered"}"#) == Some(4.0)).then_some(page)
+        (count(&page, r#"xcron_outcomes_total{verdict="delivered"}"#) == Some(4)).then_some(page)
     })
     .await;
     for (series, value) in [
-        ("xcron_creates_total", 6.0),
-        ("xcron_deletes_total", 1.0),
-        ("xcron_attempts_total", 5.0),
-        (r#"xcron_attempt_answers_total{class="2xx"}"#, 4.0),
-        (r#"xcron_attempt_answers_total{class="5xx"}"#, 1.0),
-        ("xcron_fire_lateness_seconds_count", 4.0),
-        ("xcron_tasks_pending", 1.0),
-        ("xcron_fires_overdue", 0.0),
-        ("xcron_fires_in_flight", 0.0),
-        ("xcron_ready", 1.0),
+        ("xcron_creates_total", 6),
+        ("xcron_deletes_total", 1),
+        ("xcron_attempts_total", 5),
+        (r#"xcron_attempt_answers_total{class="2xx"}"#, 4),
+        (r#"xcron_attempt_answers_total{class="5xx"}"#, 1),
+        ("xcron_fire_lateness_seconds_count", 4),
+        ("xcron_tasks_pending", 1),
+        ("xcron_fires_overdue", 0),
+        ("xcron_fires_in_flight", 0),
+        ("xcron_ready", 1),
     ] {
-        assert_eq!(metric(&page, series), Some(value), "{series} in\n{page}");
+        assert_eq!(count(&page, series), Some(value), "{series} in\n{page}");
     }
     for series in ["xcron_log_sync_seconds_count", "xcron_proposal_batch_ops_count"] {
-        assert!(metric(&page, series).is_some_and(|count| count > 0.0), "{series}");
+        assert!(count(&page, series).is_some_and(|samples| samples > 0), "{series}");
     }
 }

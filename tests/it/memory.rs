@@ -45,8 +45,8 @@ async fn many_tasks_of_one_second_arrive_once_each_in_bounded_memory() {
     .await;
     let mut client = node.client();
     eventually("the node has nothing left to do", async || {
-        let pending = client.metric("xcron_tasks_pending").await;
-        (pending == PROBES as f64).then_some(())
+        let pending = client.count("xcron_tasks_pending").await;
+        (pending == PROBES).then_some(())
     })
     .await;
     let verdict = oracle.judge(&sink.arrivals());

@@ -141,9 +141,9 @@ impl Prepared {
         self.wait_for_overdue(client).await?;
         let pending = client.request(hyper::Method::GET, "/metrics", "").await;
         let pending = pending.map_err(Trouble::NoAnswer)?.text();
-        let pending = crate::harness::client::metric(&pending, "xcron_tasks_pending");
+        let pending = crate::harness::client::count(&pending, "xcron_tasks_pending");
         let expected = self.kept.len() - self.overdue.len() - 20;
-        if pending != Some(expected as f64) {
+        if pending != Some(expected as u64) {
             return Err(Trouble::Wrong(format!(
                 "{pending:?} tasks are pending in place of {expected}"
             )));
@@ -192,8 +192,8 @@ impl Prepared {
     pub fn newest_segment(&self) -> PathBuf {
         let files = self.image.files().iter();
         let segments = files.filter(|file| file.path.to_string_lossy().contains("segment-"));
-        let with_frames = segments.filter(|file| file.used().any(|(at, _)| at >= SEGMENT_HEADER_BYTES as u64));
-        with_frames.last().expect("the log has frames").path.clone()
+        let mut with_frames = segments.filter(|file| file.used().any(|(at, _)| at >= SEGMENT_HEADER_BYTES as u64));
+        with_frames.next_back().expect("the log has frames").path.clone()
     }
 
     /// Offset behind the last frame of a segment.
@@ -218,15 +218,12 @@ impl Prepared {
         self.image.write(&place.data());
         std::fs::read(place.data().join(path)).expect("just written")
     }
+}
 
-    /// Writes bytes into a file of a copy.
-    pub fn overwrite(&self, root: &Path, path: &Path, offset: u64, bytes: &[u8]) {
-        let file = OpenOptions::new()
-            .write(true)
-            .open(root.join(path))
-            .expect("it is there");
-        file.write_all_at(bytes, offset).expect("the disk takes it");
-    }
+/// Writes bytes into a file that is there.
+pub fn overwrite(path: &Path, offset: u64, bytes: &[u8]) {
+    let file = OpenOptions::new().write(true).open(path).expect("it is there");
+    file.write_all_at(bytes, offset).expect("the disk takes it");
 }
 
 /// Why a running node is not harmless.

@@ -87,7 +87,7 @@ impl Client {
                 self.connection = None;
                 Err(error)
             }
-            Err(_) => panic!("{path}: no answer and no end within {PATIENCE:?}"),
+            Err(elapsed) => panic!("{path}: no answer and no end within {PATIENCE:?}: {elapsed}"),
         }
     }
 
@@ -166,16 +166,16 @@ impl Client {
         data["run_count"].as_u64().expect("run_count is a number")
     }
 
-    /// The value of a metric without labels.
-    pub async fn metric(&mut self, name: &str) -> f64 {
+    /// The value of a metric without labels that counts.
+    pub async fn count(&mut self, name: &str) -> u64 {
         let page = self.request(Method::GET, "/metrics", Bytes::new()).await;
         let page = page.expect("the node answers").text();
-        metric(&page, name).unwrap_or_else(|| panic!("{name} is not among the metrics:\n{page}"))
+        count(&page, name).unwrap_or_else(|| panic!("{name} is not among the metrics:\n{page}"))
     }
 }
 
-/// The value of one series on a page of metrics.
-pub fn metric(page: &str, series: &str) -> Option<f64> {
+/// The value of one series that counts, on a page of metrics.
+pub fn count(page: &str, series: &str) -> Option<u64> {
     let value = page
         .lines()
         .find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));

@@ -16,7 +16,7 @@ use rand::rngs::StdRng;
 
 /// Longest that anything may take before a test gives up on it: far beyond what any of it needs, so that a slow machine
 /// fails no test.
-pub const PATIENCE: Duration = Duration::from_secs(120);
+pub const PATIENCE: Duration = Duration::from_mins(2);
 
 /// Time between two looks at what is waited for.
 pub const POLL: Duration = Duration::from_millis(20);

@@ -68,7 +68,7 @@ impl Launch {
     }
 
     /// With a setting of the configuration, by its key.
-    pub fn set(mut self, key: &str, value: impl ToString) -> Self {
+    pub fn set(mut self, key: &str, value: u64) -> Self {
         let variable = format!("XCRON_{}", key.replace('.', "_").to_uppercase());
         self.settings.push((variable, value.to_string()));
         self
@@ -167,7 +167,10 @@ impl Node {
                 Ok(())
             }
             Ok(None) => Err(self.ended().await),
-            Err(_) => panic!("the node neither serves nor ends:\n{}", last_lines(&self.stderr())),
+            Err(elapsed) => panic!(
+                "the node neither serves nor ends, {elapsed}:\n{}",
+                last_lines(&self.stderr())
+            ),
         }
     }
 
