@@ -31,6 +31,9 @@ const ELECTION_MS: (u64, u64) = (1_500, 2_000);
 const SNAPSHOT_ENTRIES: u64 = 4_000;
 /// Entries kept behind a snapshot for replicas that lag a little.
 const ENTRIES_KEPT: u64 = 200;
+/// Proposals of a group that openraft takes at once. Its proposer has four rounds in flight: the default, sized for single
+/// operations, would only hold memory.
+const PROPOSALS_AT_ONCE_MAX: u64 = 64;
 /// How long a claim of leadership is retried before the next look.
 const CLAIM_RETRY: Duration = Duration::from_millis(50);
 
@@ -225,6 +228,8 @@ fn config() -> Config {
         replication_lag_threshold: 2 * SNAPSHOT_ENTRIES,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
+        api_batch_capacity: PROPOSALS_AT_ONCE_MAX,
+        log_stage_capacity: Some(PROPOSALS_AT_ONCE_MAX),
         ..Config::default()
     };
     config.validate().expect("constant settings are valid")
@@ -316,10 +321,13 @@ async fn follow_leadership(
     let mut metrics = raft.server_metrics();
     let mut claimed_term = None;
     loop {
-        let (leads, term) = {
+        let (leads, term, is_alone) = {
             let now = metrics.borrow_watched();
-            (now.state.is_leader(), now.vote.leader_id.term)
+            let is_alone = now.membership_config.nodes().count() == 1;
+            (now.state.is_leader(), now.vote.leader_id.term, is_alone)
         };
+        // Nobody waits for the heartbeats of a leader without followers: its timer would be most of an idle node's work.
+        raft.runtime_config().tick(!(leads && is_alone));
         if !leads {
             claims.send_if_modified(|claim| claim.take().is_some());
             claimed_term = None;
