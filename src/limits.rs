@@ -35,6 +35,9 @@ pub const OPEN_FIRES_MAX: usize = 8;
 pub const OUTCOMES_KEPT: usize = 8;
 /// Most of a target's answer that is read, in bytes; the rest is dropped with the connection.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Connections that may wait to be accepted. With the usual 128, the clients of a burst see their first packet dropped and
+/// send it again after a whole second.
+pub const ACCEPT_BACKLOG: u32 = 4_096;
 /// Largest configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1 << 20;
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use tokio::net::TcpListener;
+use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -17,6 +17,7 @@ use tracing::{info, warn};
 use super::config::refuse;
 use super::{logging, print};
 use crate::config::{Config, Flags};
+use crate::limits::ACCEPT_BACKLOG;
 use crate::node::{self, World};
 
 /// A write into the state can stall for hundreds of milliseconds while the store catches up: on a small machine there must
@@ -88,9 +89,8 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let shutdown = stop_signal().context("cannot receive signals")?;
     let address = config.listen;
-    let listener = TcpListener::bind(address)
-        .await
-        .with_context(|| format!("cannot listen on {address}; choose another address with --listen"))?;
+    let listener =
+        listen(address).with_context(|| format!("cannot listen on {address}; choose another address with --listen"))?;
     let greeting = greeting(listener.local_addr()?);
     let ready = || {
         // The node runs on, whoever reads its output or does not.
@@ -100,6 +100,17 @@ async fn serve(config: Config) -> anyhow::Result<()> {
     node::run(config, world, listener, ready, shutdown).await?;
     info!("stopped");
     Ok(())
+}
+
+fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(ACCEPT_BACKLOG)
 }
 
 fn greeting(address: SocketAddr) -> String {
