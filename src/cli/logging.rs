@@ -9,6 +9,7 @@ use std::io::{self, Write};
 use tracing_subscriber::EnvFilter;
 
 use crate::config::{Log, LogFormat};
+use crate::store::fjall_kv::OPENING_THREAD;
 
 /// Starts the log; fails only when it has been started before.
 pub(super) fn start(log: &Log) -> anyhow::Result<()> {
@@ -22,6 +23,14 @@ pub(super) fn start(log: &Log) -> anyhow::Result<()> {
         LogFormat::Text => builder.try_init(),
         LogFormat::Json => builder.json().try_init(),
     };
+    std::panic::set_hook(Box::new(|panic| {
+        // What the store's files made it do there is told as damage, in words of its own.
+        if std::thread::current().name() == Some(OPENING_THREAD) {
+            tracing::debug!(%panic, "the store gave up on its files");
+        } else {
+            tracing::error!(%panic, "a part of the node has failed by a fault of its own; please report this");
+        }
+    }));
     started.map_err(|error| anyhow::anyhow!("cannot start the log: {error}"))
 }
 

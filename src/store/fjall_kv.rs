@@ -18,6 +18,9 @@ const JOURNAL_BYTES_MAX: u64 = 96 << 20;
 /// Size at which a table's memory is written out, in bytes.
 const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
 
+/// The thread that opens the database; its panics are damage on disk and need no report of their own.
+pub const OPENING_THREAD: &str = "xcron-open";
+
 /// A fjall database.
 pub struct FjallKv {
     path: PathBuf,
@@ -36,6 +39,24 @@ impl std::fmt::Debug for FjallKv {
 impl FjallKv {
     /// Opens or creates the database in `path`.
     pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, KvError> {
+        // Some damage makes fjall panic instead of telling it: on a thread of its own, that is an answer as well.
+        let (owned, name) = (path.to_owned(), OPENING_THREAD.to_owned());
+        let opening = std::thread::Builder::new()
+            .name(name)
+            .spawn(move || Self::open_here(&owned, cache_bytes));
+        let opening = opening.map_err(|error| KvError::Disk {
+            path: path.display().to_string(),
+            what: format!("cannot start a thread: {error}"),
+        })?;
+        opening.join().unwrap_or_else(|_| {
+            Err(KvError::Damaged {
+                path: path.display().to_string(),
+                what: "the store gave up in the middle of reading its files: they do not fit together".into(),
+            })
+        })
+    }
+
+    fn open_here(path: &Path, cache_bytes: u64) -> Result<Self, KvError> {
         let fail = |error: fjall::Error| translate(path, &error);
         let database = Database::builder(path)
             .cache_size(cache_bytes)
@@ -146,14 +167,17 @@ fn translate(path: &Path, error: &fjall::Error) -> KvError {
     }
 }
 
-/// Whether the operating system refused, at whatever depth. A file that is missing, cut or in the way is not a refusal: it
-/// means that the directory is not as it was left.
+/// Whether the operating system refused, at whatever depth. A file that is missing, cut or in the way, or an offset that no
+/// file has, is not a refusal: it means that the directory is not as it was left.
 fn is_refusal(error: &fjall::Error) -> bool {
-    use std::io::ErrorKind::{AlreadyExists, InvalidData, NotFound, UnexpectedEof};
+    use std::io::ErrorKind::{AlreadyExists, InvalidData, InvalidInput, NotFound, UnexpectedEof};
     let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
     while let Some(error) = cause {
         if let Some(io) = error.downcast_ref::<std::io::Error>() {
-            return !matches!(io.kind(), AlreadyExists | InvalidData | NotFound | UnexpectedEof);
+            return !matches!(
+                io.kind(),
+                AlreadyExists | InvalidData | InvalidInput | NotFound | UnexpectedEof
+            );
         }
         cause = error.source();
     }

@@ -48,7 +48,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
             "wal",
         ],
     ),
-    ("cli", &["config", "core", "node"]),
+    ("cli", &["config", "core", "node", "store"]),
 ];
 
 /// A path that product code may name in some files only.
