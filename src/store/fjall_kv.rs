@@ -10,6 +10,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use fjall::{Database, Keyspace, KeyspaceCreateOptions, PersistMode, Readable};
 
+use crate::store::journal::{self, JournalError};
 use crate::store::key::Table;
 use crate::store::kv::{Kv, KvError, ReadKv, Row, Write};
 
@@ -58,6 +59,16 @@ impl FjallKv {
 
     fn open_here(path: &Path, cache_bytes: u64) -> Result<Self, KvError> {
         let fail = |error: fjall::Error| translate(path, &error);
+        journal::check(path).map_err(|error| match error {
+            JournalError::Io { .. } => KvError::Disk {
+                path: path.display().to_string(),
+                what: error.to_string(),
+            },
+            JournalError::OutOfLine { .. } => KvError::Damaged {
+                path: path.display().to_string(),
+                what: error.to_string(),
+            },
+        })?;
         let database = Database::builder(path)
             .cache_size(cache_bytes)
             .max_journaling_size(JOURNAL_BYTES_MAX)

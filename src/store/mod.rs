@@ -4,6 +4,7 @@
 //! position. `fjall_kv.rs` is the only user of fjall; a simulator puts its own [`Kv`] in its place.
 pub mod fjall_kv;
 pub mod group;
+mod journal;
 pub mod key;
 pub mod kv;
 pub mod snapshot;
