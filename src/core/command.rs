@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::record::{self, RecordError, raw_bytes};
 use crate::id::{NodeId, TaskKey};
+use crate::limits::ENTRY_BYTES_MAX;
 
 const COMMAND_V1: u8 = 1;
 
@@ -117,6 +118,28 @@ pub enum Reply {
 /// Encodes one operation, to be joined with others into an entry.
 pub fn encode_op(op: &Op<'_>) -> Vec<u8> {
     postcard::to_stdvec(op).expect("plain structs encode into memory")
+}
+
+/// Whether these are the bytes of one operation: what comes from another node is checked before it enters a log.
+pub fn check_op(bytes: &[u8]) -> Result<(), RecordError> {
+    let damaged = |reason: String| RecordError::Damaged {
+        what: "operation",
+        reason,
+    };
+    if bytes.len() > ENTRY_BYTES_MAX {
+        return Err(damaged(format!(
+            "it has {} bytes, more than {ENTRY_BYTES_MAX}",
+            bytes.len()
+        )));
+    }
+    let (op, left) = postcard::take_from_bytes(bytes).map_err(|error| damaged(error.to_string()))?;
+    if !left.is_empty() {
+        return Err(damaged(format!("{} bytes are left over", left.len())));
+    }
+    match op {
+        Op::Create { spec, .. } => record::decode_spec(spec).map(drop),
+        Op::Lead { .. } | Op::Delete { .. } | Op::Settle(_) | Op::Expire { .. } => Ok(()),
+    }
 }
 
 /// Joins encoded operations into the bytes of one log entry; each was encoded once, by whoever proposed it.

@@ -156,6 +156,14 @@ impl<'v, V: View> Batch<'v, V> {
         }
     }
 
+    /// Applies an operation that was counted elsewhere: on the replica that proposed it, or before a restart.
+    pub fn apply_uncounted(&mut self, op: &Op<'_>) -> Result<Reply, V::Error> {
+        let tally = self.tally;
+        let reply = self.apply(op);
+        self.tally = tally;
+        reply
+    }
+
     /// Ends the batch: the group's new state, and everything to write.
     pub fn finish(mut self) -> (GroupState, Changes) {
         let mut changes = Changes {
