@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::core::record;
 use crate::entropy::Entropy;
 use crate::id::{GroupCount, NodeId};
+use crate::store::DirSpools;
 use crate::wal::DirFiles;
 
 const IDENTITY_FILE: &str = "identity";
@@ -20,6 +21,10 @@ const LOCK_FILE: &str = "lock";
 const LOG_DIRECTORY: &str = "log";
 /// Subdirectory of the state.
 const STATE_DIRECTORY: &str = "state";
+/// The cluster's secret, where no setting names another file.
+const SECRET_FILE: &str = "secret";
+/// Subdirectory of snapshots that other nodes send.
+const SPOOL_DIRECTORY: &str = "incoming";
 const IDENTITY_V1: u8 = 1;
 
 /// Why the data directory cannot be used.
@@ -60,6 +65,36 @@ pub struct Identity {
     pub cluster: u128,
     /// Number of groups, fixed at the cluster's birth.
     pub groups: GroupCount,
+    /// The cluster is being born here: groups that this node does not have are still to be made. Never true again once
+    /// all have been, since a group that is missing then lives elsewhere.
+    pub is_birth: bool,
+}
+
+impl Identity {
+    /// A fresh node of a cluster that exists.
+    pub fn joining(node: NodeId, cluster: u128, groups: GroupCount) -> Self {
+        Self {
+            node,
+            cluster,
+            groups,
+            is_birth: false,
+        }
+    }
+
+    /// The first node of a new cluster.
+    pub fn founding(groups: GroupCount, entropy: &dyn Entropy) -> Self {
+        Self {
+            node: fresh_node_id(entropy),
+            cluster: (u128::from(entropy.next_u64()) << 64) | u128::from(entropy.next_u64()),
+            groups,
+            is_birth: true,
+        }
+    }
+}
+
+/// An id that no other node has; 0 is no node.
+pub fn fresh_node_id(entropy: &dyn Entropy) -> NodeId {
+    entropy.next_u64().max(1)
 }
 
 /// The data directory, locked for this process.
@@ -93,6 +128,12 @@ impl DataDirectory {
         DirFiles::open(&path).map_err(|error| io_error(&path, "cannot be opened", error))
     }
 
+    /// The directory of snapshots on their way here, made if need be.
+    pub fn open_spools(&self) -> Result<DirSpools, IdentityError> {
+        let path = self.path.join(SPOOL_DIRECTORY);
+        DirSpools::open(&path).map_err(|error| io_error(&path, "cannot be created", error))
+    }
+
     fn log(&self) -> PathBuf {
         self.path.join(LOG_DIRECTORY)
     }
@@ -102,26 +143,37 @@ impl DataDirectory {
         self.path.join(STATE_DIRECTORY)
     }
 
-    /// Reads the identity, or makes one in a directory without data.
-    pub fn identity(&self, groups: GroupCount, entropy: &dyn Entropy) -> Result<Identity, IdentityError> {
+    /// Where the cluster's secret is kept unless a setting names another file.
+    pub fn secret(&self) -> PathBuf {
+        self.path.join(SECRET_FILE)
+    }
+
+    /// Reads the identity; `None` in a directory without data.
+    pub fn identity(&self) -> Result<Option<Identity>, IdentityError> {
         let path = self.path.join(IDENTITY_FILE);
         match fs::read(&path) {
-            Ok(bytes) => self.decode(&bytes),
+            Ok(bytes) => self.decode(&bytes).map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if self.log().exists() || self.state().exists() {
                     return Err(self.damaged("file identity is missing, but there is data".into()));
                 }
-                let cluster = (u128::from(entropy.next_u64()) << 64) | u128::from(entropy.next_u64());
-                let identity = Identity {
-                    node: entropy.next_u64().max(1),
-                    cluster,
-                    groups,
-                };
-                self.write(&path, &identity)?;
-                Ok(identity)
+                Ok(None)
             }
             Err(error) => Err(io_error(&path, "cannot be read", error)),
         }
+    }
+
+    /// Stores the identity, synced. Written aside, then renamed: there is a whole identity or none.
+    pub fn keep(&self, identity: &Identity) -> Result<(), IdentityError> {
+        let path = self.path.join(IDENTITY_FILE);
+        let mut bytes = record::versioned(IDENTITY_V1, identity);
+        bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
+        let fresh = path.with_extension("new");
+        let written = File::create(&fresh)
+            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&fresh, &path))
+            .and_then(|()| sync_directory(&self.path));
+        written.map_err(|error| io_error(&path, "cannot be written", error))
     }
 
     /// Moves everything of a damaged node into `set-aside-<stamp>` below the directory; returns where, if there was
@@ -129,7 +181,7 @@ impl DataDirectory {
     pub fn set_aside(&self, stamp: u64) -> Result<Option<PathBuf>, IdentityError> {
         let aside = self.path.join(format!("set-aside-{stamp}"));
         let mut is_moved = false;
-        for name in [IDENTITY_FILE, LOG_DIRECTORY, STATE_DIRECTORY] {
+        for name in [IDENTITY_FILE, LOG_DIRECTORY, STATE_DIRECTORY, SPOOL_DIRECTORY] {
             let from = self.path.join(name);
             if !from.exists() {
                 continue;
@@ -150,18 +202,6 @@ impl DataDirectory {
             return Err(self.damaged("the checksum of file identity is wrong".into()));
         }
         record::decode("identity", IDENTITY_V1, body).map_err(|error| self.damaged(error.to_string()))
-    }
-
-    /// Written aside, synced, then renamed: there is a whole identity or none.
-    fn write(&self, path: &Path, identity: &Identity) -> Result<(), IdentityError> {
-        let mut bytes = record::versioned(IDENTITY_V1, identity);
-        bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
-        let fresh = path.with_extension("new");
-        let written = File::create(&fresh)
-            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&fresh, path))
-            .and_then(|()| sync_directory(&self.path));
-        written.map_err(|error| io_error(path, "cannot be written", error))
     }
 
     fn damaged(&self, what: String) -> IdentityError {
@@ -199,20 +239,29 @@ mod tests {
         GroupCount::new(32).expect("a divisor")
     }
 
+    fn founded(directory: &DataDirectory) -> Identity {
+        let identity = Identity::founding(groups(), &SystemEntropy::default());
+        directory.keep(&identity).expect("writable");
+        identity
+    }
+
     fn refusal(directory: &DataDirectory) -> String {
-        directory
-            .identity(groups(), &SystemEntropy::default())
-            .expect_err("damaged")
-            .to_string()
+        directory.identity().expect_err("damaged").to_string()
     }
 
     #[test]
-    fn an_identity_is_made_once() {
+    fn an_identity_is_kept() {
         let temporary = tempfile::tempdir().expect("a temporary directory");
         let directory = DataDirectory::open(temporary.path()).expect("free");
-        let made = directory.identity(groups(), &SystemEntropy::default()).expect("new");
-        let read = directory.identity(GroupCount::new(64).expect("a divisor"), &SystemEntropy::default());
-        assert_eq!(read.expect("there"), made);
+        assert_eq!(directory.identity().expect("undamaged"), None);
+        let kept = founded(&directory);
+        assert_eq!(directory.identity().expect("undamaged"), Some(kept.clone()));
+        let born = Identity {
+            is_birth: false,
+            ..kept
+        };
+        directory.keep(&born).expect("writable");
+        assert_eq!(directory.identity().expect("undamaged"), Some(born));
     }
 
     #[test]
@@ -229,7 +278,7 @@ mod tests {
     fn a_damaged_or_missing_identity_is_refused_and_can_be_set_aside() {
         let temporary = tempfile::tempdir().expect("a temporary directory");
         let directory = DataDirectory::open(temporary.path()).expect("free");
-        let first = directory.identity(groups(), &SystemEntropy::default()).expect("new");
+        founded(&directory);
         let file = temporary.path().join(IDENTITY_FILE);
         let mut bytes = fs::read(&file).expect("there");
         bytes[3] ^= 1;
@@ -240,7 +289,6 @@ mod tests {
         assert!(refusal(&directory).contains("--rejoin"));
         let aside = directory.set_aside(7).expect("works").expect("there was data");
         assert!(aside.join(LOG_DIRECTORY).exists() && !directory.log().exists());
-        let second = directory.identity(groups(), &SystemEntropy::default()).expect("new");
-        assert_ne!(first.node, second.node, "never the old id");
+        assert_eq!(directory.identity().expect("undamaged"), None, "never the old id");
     }
 }

@@ -4,11 +4,15 @@
 //! position. `fjall_kv.rs` is the only user of fjall; a simulator puts its own [`Kv`] in its place.
 pub mod fjall_kv;
 pub mod group;
+mod inbox;
 mod journal;
 pub mod key;
 pub mod kv;
 pub mod snapshot;
+pub mod spool;
 
 pub use group::{Due, GroupMeta, GroupStore, StoreError};
+pub use inbox::Inbox;
 pub use kv::{Kv, KvError};
-pub use snapshot::Snapshot;
+pub use snapshot::{ChunkError, Snapshot};
+pub use spool::{DirSpools, Spools};

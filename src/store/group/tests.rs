@@ -108,8 +108,8 @@ fn the_low_water_mark_never_passes_an_entry() {
     assert_eq!(fixture.open().0.low_water_ms(), 60);
 }
 
-#[test]
-fn a_snapshot_installs_exactly_the_rows_of_its_moment() {
+#[tokio::test]
+async fn a_snapshot_installs_exactly_the_rows_of_its_moment() {
     let (source, target) = (Fixture::new(), Fixture::new());
     let (store, mut meta) = source.open();
     for n in 0..3_000 {
@@ -127,7 +127,7 @@ fn a_snapshot_installs_exactly_the_rows_of_its_moment() {
     );
     let (other, mut other_meta) = target.open();
     create(&other, &mut other_meta, "gone", 5);
-    other.install(&snapshot).expect("installs");
+    other.install(&snapshot).await.expect("installs");
     drop(other);
     let (other, installed) = target.open();
     assert_eq!(installed, snapshot.meta);
