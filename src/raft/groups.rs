@@ -1,32 +1,32 @@
-//! The Raft groups that this node hosts: starts them, follows who leads, and serves linearizable reads.
+//! The Raft groups that this node hosts: recovers those on its disk, makes those of a new cluster, and begins to host
+//! another when one of its replicas calls.
 //!
-//! A group fires only under a [`Leadership`], which exists once the first entry of this node's own term is applied: openraft
-//! may report a restarted leader as leading before that.
+//! What one group can do is `group.rs`; who answers its replicas is `serve.rs`. Called by `node.rs`.
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
-use openraft::async_runtime::WatchReceiver;
-use openraft::{Config, Raft, ReadPolicy, SnapshotPolicy};
-use tokio::sync::watch;
+use openraft::{Config, SnapshotPolicy};
+use parking_lot::RwLock;
+use tokio::sync::{Mutex, mpsc, watch};
 
-use crate::core::command::{Op, Reply};
 use crate::failure::Failure;
 use crate::id::{GroupCount, GroupId, NodeId, TaskKey};
 use crate::metrics::Metrics;
+use crate::peer::Call;
+use crate::raft::group::{Group, RaftGroup, follow_leadership};
 use crate::raft::log::GroupLog;
 use crate::raft::machine::{AppliedHook, GroupMachine};
 use crate::raft::network::{GroupNetwork, Peers};
-use crate::raft::proposer::{ProposeError, Proposer};
-use crate::raft::types::TypeConfig;
-use crate::store::{GroupStore, Kv, StoreError};
+use crate::raft::proposer::Proposer;
+use crate::store::{GroupStore, Inbox, Kv, Spools, StoreError, snapshot};
 use crate::wal::Wal;
 
 /// Heartbeat interval, in milliseconds. openraft ticks five times in it, for each group: it decides the idle cost of a node.
-const HEARTBEAT_MS: u64 = 500;
-/// Election timeout, in milliseconds: least and most.
-const ELECTION_MS: (u64, u64) = (1_500, 2_000);
+const HEARTBEAT_MS: u64 = 250;
+/// Election timeout, in milliseconds: least and most. The most is also how long a leader's lease binds its voters.
+const ELECTION_MS: (u64, u64) = (750, 1_050);
 /// A snapshot, and with it a purge of the log, is due after this many entries of a group.
 const SNAPSHOT_ENTRIES: u64 = 4_000;
 /// Entries kept behind a snapshot for replicas that lag a little.
@@ -34,10 +34,6 @@ const ENTRIES_KEPT: u64 = 200;
 /// Proposals of a group that openraft takes at once. Its proposer has four rounds in flight: the default, sized for single
 /// operations, would only hold memory.
 const PROPOSALS_AT_ONCE_MAX: u64 = 64;
-/// How long a claim of leadership is retried before the next look.
-const CLAIM_RETRY: Duration = Duration::from_millis(50);
-
-pub(super) type RaftGroup = Raft<TypeConfig, GroupMachine>;
 
 /// Why the groups did not start.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -81,77 +77,6 @@ pub enum StartError {
     },
 }
 
-/// The right to decide for a group, while it lasts.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Leadership {
-    /// Fencing token of everything decided under it.
-    pub generation: u64,
-}
-
-/// Why a read was not served.
-#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum ReadError {
-    /// This node cannot prove that it leads the group.
-    #[error("this node cannot serve the task's group now: {0}")]
-    Unavailable(String),
-    /// The store failed.
-    #[error(transparent)]
-    Store(#[from] StoreError),
-}
-
-/// One group on this node.
-#[derive(Clone)]
-pub struct Group {
-    id: GroupId,
-    raft: RaftGroup,
-    machine: GroupMachine,
-    store: Arc<GroupStore>,
-    proposer: Proposer,
-    leadership: watch::Receiver<Option<Leadership>>,
-}
-
-impl Group {
-    /// The group's number.
-    pub fn id(&self) -> GroupId {
-        self.id
-    }
-
-    /// Puts operations into the group's log.
-    pub fn proposer(&self) -> &Proposer {
-        &self.proposer
-    }
-
-    /// The group's rows.
-    pub fn store(&self) -> &Arc<GroupStore> {
-        &self.store
-    }
-
-    /// Follows this node's leadership of the group.
-    pub fn leadership(&self) -> watch::Receiver<Option<Leadership>> {
-        self.leadership.clone()
-    }
-
-    /// Tasks with a due or retry ahead, as applied here.
-    pub fn pending(&self) -> u64 {
-        self.machine.state().pending
-    }
-
-    /// Completes once everything acknowledged before this call is visible in [`Self::store`].
-    pub async fn read_barrier(&self) -> Result<(), ReadError> {
-        let barrier = self.raft.ensure_linearizable(ReadPolicy::LeaseRead).await;
-        barrier
-            .map(drop)
-            .map_err(|error| ReadError::Unavailable(error.to_string()))
-    }
-}
-
-/// Every group of the cluster that this node hosts; a node alone hosts all of them.
-#[derive(Clone)]
-pub struct Groups {
-    count: GroupCount,
-    groups: Arc<[Group]>,
-}
-
 /// What the groups are built on.
 pub struct Parts {
     /// This node.
@@ -160,60 +85,155 @@ pub struct Parts {
     pub wal: Wal,
     /// The store of the state.
     pub kv: Arc<dyn Kv>,
+    /// Where snapshots are kept that other nodes send.
+    pub spools: Arc<dyn Spools>,
     /// Number of groups.
     pub count: GroupCount,
     /// Learns what is applied.
     pub hook: Arc<dyn AppliedHook>,
+    /// The way to the other nodes.
+    pub call: Arc<dyn Call>,
     /// Where a fatal fault is reported.
     pub failure: Failure,
     /// Where batches are counted.
     pub metrics: Arc<Metrics>,
 }
 
+struct Inner {
+    parts: Parts,
+    config: Arc<Config>,
+    slots: Box<[RwLock<Option<Group>>]>,
+    /// Held while a group starts: it must not be started twice.
+    starting: Mutex<()>,
+    hosted: mpsc::Sender<Group>,
+    inbox: Inbox,
+}
+
+/// The groups that this node hosts, by number.
+#[derive(Clone)]
+pub struct Groups(Arc<Inner>);
+
 impl Groups {
-    /// Recovers every group and starts it. A group that was never initialized is born with this node as its only voter.
-    pub async fn start(parts: Parts) -> Result<Self, StartError> {
-        let config = Arc::new(config());
-        let mut groups = Vec::with_capacity(usize::from(parts.count.get()));
-        for id in parts.count.iter() {
-            groups.push(start_group(&parts, &config, id).await?);
+    /// Recovers every group that is on this node's disk. With `is_birth`, makes those that are missing, with this node as
+    /// their only voter: only for a cluster that is being born. Every group that is hosted, now or later, comes out of the
+    /// receiver once.
+    pub async fn start(parts: Parts, is_birth: bool) -> Result<(Self, mpsc::Receiver<Group>), StartError> {
+        let count = parts.count;
+        let (hosted, receiver) = mpsc::channel(usize::from(count.get()));
+        let groups = Self(Arc::new(Inner {
+            slots: count.iter().map(|_| RwLock::new(None)).collect(),
+            config: Arc::new(config()),
+            starting: Mutex::new(()),
+            hosted,
+            inbox: Inbox::new(parts.spools.clone(), count),
+            parts,
+        }));
+        let on_disk: BTreeSet<u16> = groups.0.parts.wal.groups().into_iter().collect();
+        for id in count.iter().filter(|id| is_birth || on_disk.contains(&id.0)) {
+            let group = groups.host(id).await?;
+            groups.begin(&group, is_birth).await?;
         }
-        Ok(Self {
-            count: parts.count,
-            groups: groups.into(),
-        })
+        Ok((groups, receiver))
+    }
+
+    pub(super) fn inbox(&self) -> &Inbox {
+        &self.0.inbox
+    }
+
+    /// This node.
+    pub fn node(&self) -> NodeId {
+        self.0.parts.node
+    }
+
+    /// How many groups the cluster has.
+    pub fn count(&self) -> GroupCount {
+        self.0.parts.count
     }
 
     /// The group that owns a task.
-    pub fn of(&self, key: TaskKey) -> &Group {
-        self.get(self.count.group_of(key.shard()))
+    pub fn group_of(&self, key: TaskKey) -> GroupId {
+        self.count().group_of(key.shard())
     }
 
-    /// A group by its number.
-    pub fn get(&self, id: GroupId) -> &Group {
-        &self.groups[usize::from(id.0)]
+    /// A group by its number; `None` if this node has no replica of it.
+    pub fn get(&self, id: GroupId) -> Option<Group> {
+        self.0.slots.get(usize::from(id.0))?.read().clone()
     }
 
-    /// Every group, in order.
-    pub fn iter(&self) -> impl Iterator<Item = &Group> {
-        self.groups.iter()
+    /// Every group that this node hosts, in order.
+    pub fn iter(&self) -> impl Iterator<Item = Group> + '_ {
+        self.0.slots.iter().filter_map(|slot| slot.read().clone())
     }
 
-    /// Completes once this node leads every group.
-    pub async fn all_led(&self) {
-        for group in self.iter() {
-            // The sender lives as long as the node's tasks; its end means that the node is stopping.
-            drop(group.leadership().wait_for(Option::is_some).await);
+    /// The group's replica on this node, started empty if there is none yet: its leader will fill it.
+    pub async fn host(&self, id: GroupId) -> Result<Group, StartError> {
+        if let Some(group) = self.get(id) {
+            return Ok(group);
         }
+        let _starting = self.0.starting.lock().await;
+        if let Some(group) = self.get(id) {
+            return Ok(group);
+        }
+        let group = self.open(id).await?;
+        *self.0.slots[usize::from(id.0)].write() = Some(group.clone());
+        // There is room for every group, and each is sent once; nobody may want to know any more when the node stops.
+        let _ = self.0.hosted.try_send(group.clone());
+        Ok(group)
     }
 
     /// Stops every group; what was acknowledged is on disk already.
     pub async fn shutdown(&self) {
         for group in self.iter() {
-            if let Err(error) = group.raft.shutdown().await {
-                tracing::warn!(group = group.id.0, %error, "a group did not stop cleanly");
+            if let Err(error) = group.raft().shutdown().await {
+                tracing::warn!(group = group.id().0, %error, "a group did not stop cleanly");
             }
         }
+    }
+
+    async fn open(&self, id: GroupId) -> Result<Group, StartError> {
+        let parts = &self.0.parts;
+        snapshot::resume(&parts.kv, parts.count, id, &parts.spools).await?;
+        let (store, meta) = GroupStore::open(parts.kv.clone(), parts.count, id)?;
+        let store = Arc::new(store);
+        let machine = GroupMachine::new(store.clone(), &meta, parts.hook.clone(), parts.failure.clone())?;
+        compare(&parts.wal, &machine, id)?;
+        let log = GroupLog::new(parts.wal.clone(), id);
+        let network = GroupNetwork::new(Peers::new(parts.call.clone()), id);
+        let raft = RaftGroup::new(parts.node, self.0.config.clone(), network, log, machine.clone())
+            .await
+            .map_err(refused(id))?;
+        let proposer = Proposer::spawn(raft.clone(), parts.metrics.clone());
+        let (claims, leadership) = watch::channel(None);
+        tokio::spawn(follow_leadership(
+            raft.clone(),
+            proposer.clone(),
+            parts.node,
+            claims,
+            parts.failure.clone(),
+        ));
+        let lease = Duration::from_millis(ELECTION_MS.1);
+        Ok(Group::new(raft, machine, store, proposer, leadership, lease))
+    }
+
+    async fn begin(&self, group: &Group, is_birth: bool) -> Result<(), StartError> {
+        let (raft, node) = (group.raft(), self.0.parts.node);
+        let id = group.id();
+        if raft.is_initialized().await.map_err(refused(id))? {
+            // A sole voter needs nobody's vote: waiting for the election timeout would only delay the first fire.
+            if raft.voter_ids().eq([node]) {
+                raft.trigger().elect(false).await.map_err(refused(id))?;
+            }
+        } else if is_birth {
+            raft.initialize(BTreeSet::from([node])).await.map_err(refused(id))?;
+        }
+        Ok(())
+    }
+}
+
+fn refused<E: ToString>(group: GroupId) -> impl FnOnce(E) -> StartError {
+    move |error| StartError::Raft {
+        group,
+        what: error.to_string(),
     }
 }
 
@@ -235,54 +255,6 @@ fn config() -> Config {
     config.validate().expect("constant settings are valid")
 }
 
-async fn start_group(parts: &Parts, config: &Arc<Config>, id: GroupId) -> Result<Group, StartError> {
-    let (store, meta) = GroupStore::open(parts.kv.clone(), parts.count, id)?;
-    let store = Arc::new(store);
-    let machine = GroupMachine::new(store.clone(), &meta, parts.hook.clone(), parts.failure.clone())?;
-    compare(&parts.wal, &machine, id)?;
-    let log = GroupLog::new(parts.wal.clone(), id);
-    let network = GroupNetwork::new(Peers, id);
-    let refused = |what: String| StartError::Raft { group: id, what };
-    let raft = RaftGroup::new(parts.node, config.clone(), network, log, machine.clone())
-        .await
-        .map_err(|error| refused(error.to_string()))?;
-    if raft
-        .is_initialized()
-        .await
-        .map_err(|error| refused(error.to_string()))?
-    {
-        // A sole voter needs nobody's vote: waiting for the election timeout would only delay the first fire.
-        if raft.voter_ids().eq([parts.node]) {
-            raft.trigger()
-                .elect(false)
-                .await
-                .map_err(|error| refused(error.to_string()))?;
-        }
-    } else {
-        let voters = BTreeSet::from([parts.node]);
-        raft.initialize(voters)
-            .await
-            .map_err(|error| refused(error.to_string()))?;
-    }
-    let proposer = Proposer::spawn(raft.clone(), parts.metrics.clone());
-    let (claims, leadership) = watch::channel(None);
-    tokio::spawn(follow_leadership(
-        raft.clone(),
-        proposer.clone(),
-        parts.node,
-        claims,
-        parts.failure.clone(),
-    ));
-    Ok(Group {
-        id,
-        raft,
-        machine,
-        store,
-        proposer,
-        leadership,
-    })
-}
-
 /// The log and the state must overlap: a gap between them is acknowledged data that is gone.
 fn compare(wal: &Wal, machine: &GroupMachine, group: GroupId) -> Result<(), StartError> {
     let log = wal.group(group.0);
@@ -298,7 +270,10 @@ fn compare(wal: &Wal, machine: &GroupMachine, group: GroupId) -> Result<(), Star
         });
     }
     let last = log.last_index.or(purged);
-    if let Some(applied) = applied
+    // Where other nodes vote as well, they may have committed what this node's log did not have on disk yet: what it applied
+    // of that stands, and openraft lets the log go on behind it. What it promised itself, the log stream has judged.
+    if machine.is_sole_voter()
+        && let Some(applied) = applied
         && last.is_none_or(|last| last < applied)
     {
         return Err(StartError::LogBehindState {
@@ -308,50 +283,4 @@ fn compare(wal: &Wal, machine: &GroupMachine, group: GroupId) -> Result<(), Star
         });
     }
     Ok(())
-}
-
-/// Claims every new term with a `Lead` operation, and publishes the generation once it is applied.
-async fn follow_leadership(
-    raft: RaftGroup,
-    proposer: Proposer,
-    node: NodeId,
-    claims: watch::Sender<Option<Leadership>>,
-    failure: Failure,
-) {
-    let mut metrics = raft.server_metrics();
-    let mut claimed_term = None;
-    loop {
-        let (leads, term, is_alone) = {
-            let now = metrics.borrow_watched();
-            let is_alone = now.membership_config.nodes().count() == 1;
-            (now.state.is_leader(), now.vote.leader_id.term, is_alone)
-        };
-        // Nobody waits for the heartbeats of a leader without followers: its timer would be most of an idle node's work.
-        raft.runtime_config().tick(!(leads && is_alone));
-        if !leads {
-            claims.send_if_modified(|claim| claim.take().is_some());
-            claimed_term = None;
-        } else if claimed_term != Some(term) {
-            claims.send_if_modified(|claim| claim.take().is_some());
-            match proposer.propose_waiting(&Op::Lead { node }).await {
-                Ok(Reply::Generation(generation)) => {
-                    claims.send_replace(Some(Leadership { generation }));
-                    claimed_term = Some(term);
-                }
-                Ok(reply) => unreachable!("a Lead is answered by its generation, not by {reply:?}"),
-                Err(ProposeError::NotLeader | ProposeError::Unknown | ProposeError::Overloaded) => {
-                    tokio::time::sleep(CLAIM_RETRY).await;
-                    if failure.get().is_some() {
-                        return;
-                    }
-                    continue;
-                }
-            }
-        }
-        if metrics.changed().await.is_err() {
-            // The group has stopped: on its own only after a fault of its storage.
-            claims.send_replace(None);
-            return;
-        }
-    }
 }

@@ -95,6 +95,11 @@ impl GroupMachine {
         self.current.lock().position.applied.map(|id| id.index)
     }
 
+    /// Whether no other node votes in the group, as applied here.
+    pub fn is_sole_voter(&self) -> bool {
+        self.current.lock().position.membership.voter_ids().count() <= 1
+    }
+
     /// The replicated facts of the group as applied here.
     pub fn state(&self) -> GroupState {
         self.current.lock().state
@@ -115,7 +120,11 @@ impl GroupMachine {
                     let group = self.store.group();
                     let ops = command::decode(&payload.0).map_err(|error| StoreError::Record { group, error })?;
                     for op in &ops {
-                        replies.push(batch.apply(op)?);
+                        let reply = match &responder {
+                            Some(_) => batch.apply(op),
+                            None => batch.apply_uncounted(op),
+                        };
+                        replies.push(reply?);
                     }
                 }
                 EntryPayload::Membership(membership) => {
@@ -200,7 +209,7 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
         meta: &SnapshotMetaOf<TypeConfig>,
         snapshot: Snapshot,
     ) -> Result<(), io::Error> {
-        self.fatal(self.store.install(&snapshot))?;
+        self.fatal(self.store.install(&snapshot).await)?;
         let position = Position {
             applied: meta.last_log_id,
             membership: meta.last_membership.clone(),

@@ -1,23 +1,71 @@
-//! The way to the other replicas of a group. A node alone has no peers: every group has one voter, and whatever openraft
-//! might want to send is unreachable.
+//! openraft's way to the other replicas: each call is one message over the peers' connections.
+//!
+//! Owns deadlines, what a missing answer means to openraft, and the sending of snapshots; the messages are `wire.rs`, who
+//! answers them is `serve.rs`.
 
 use std::future::Future;
 use std::io;
+use std::sync::Arc;
+use std::time::Duration;
 
+use futures_util::future::{Either, select};
 use openraft::RaftNetworkFactory;
-use openraft::errors::{RPCError, ReplicationClosed, StreamingError, Unreachable};
+use openraft::StorageError;
+use openraft::errors::{ErrorSource, NetworkError, RPCError, ReplicationClosed, StreamingError, Unreachable};
 use openraft::network::RPCOption;
-use openraft::raft::{AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, VoteRequest, VoteResponse};
-use openraft::type_config::alias::{SnapshotOf, VoteOf};
+use openraft::raft::{
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, TransferLeaderRequest, TransferLeaderResponse,
+    VoteRequest, VoteResponse,
+};
+use openraft::type_config::alias::{ErrorSourceOf, SnapshotOf, VoteOf};
 use openraft_multi::{GroupNetworkAdapter, GroupNetworkFactory, GroupRouter};
 
 use crate::id::{GroupId, NodeId};
-use crate::raft::types::TypeConfig;
-use crate::store::Snapshot;
+use crate::net::{CallError, Service};
+use crate::peer::Call;
+use crate::raft::types::{Payload, TypeConfig};
+use crate::raft::wire::{self, Answer, Request};
+use crate::store::{Snapshot, StoreError};
+
+/// How long entries may take to be on the other replica's disk. Longer than a stall of a disk: sending them again into it
+/// would only make it longer. Heartbeats have openraft's own deadline.
+const APPEND_DEADLINE: Duration = Duration::from_secs(5);
+/// How long one chunk of a snapshot may take.
+const CHUNK_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the other replica may take to install a complete snapshot.
+const INSTALL_DEADLINE: Duration = Duration::from_mins(2);
 
 /// The connections to the peers, shared by all groups.
-#[derive(Clone, Debug, Default)]
-pub struct Peers;
+#[derive(Clone, Debug)]
+pub struct Peers(Arc<dyn Call>);
+
+impl Peers {
+    /// The replicas that `call` reaches.
+    pub fn new(call: Arc<dyn Call>) -> Self {
+        Self(call)
+    }
+
+    async fn ask(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        request: &Request,
+        deadline: Duration,
+    ) -> Result<Answer, RPCError<TypeConfig>> {
+        let request = wire::encode_request(group, request);
+        let answer = self.0.call(target, Service::Raft, request, deadline).await;
+        let answer = answer.map_err(|error| match error {
+            CallError::NotSent(_) => RPCError::from(unreachable(&error)),
+            CallError::Unknown(_) => network(&error).into(),
+        })?;
+        match wire::decode_answer(&answer) {
+            // It could not do it now: openraft is to wait a little.
+            Ok(Answer::Failed(what)) => Err(unreachable(&io::Error::other(what)).into()),
+            Ok(answer) => Ok(answer),
+            Err(error) => Err(network(&error).into()),
+        }
+    }
+}
 
 /// openraft's network of one group.
 #[derive(Clone)]
@@ -30,11 +78,30 @@ impl GroupNetwork {
     }
 }
 
-fn unreachable(target: NodeId) -> Unreachable<TypeConfig> {
-    Unreachable::new(&io::Error::new(
-        io::ErrorKind::NotConnected,
-        format!("node {target} is not known here"),
-    ))
+fn unreachable(error: &(impl std::error::Error + 'static)) -> Unreachable<TypeConfig> {
+    Unreachable::new(error)
+}
+
+fn network(error: &(impl std::error::Error + 'static)) -> NetworkError<TypeConfig> {
+    NetworkError::new(error)
+}
+
+/// An answer to another question is a fault of the other end.
+fn strange(answer: &Answer) -> NetworkError<TypeConfig> {
+    network(&io::Error::other(format!("an answer to another question: {answer:?}")))
+}
+
+fn streaming(error: RPCError<TypeConfig>) -> StreamingError<TypeConfig> {
+    match error {
+        RPCError::Timeout(error) => error.into(),
+        RPCError::Unreachable(error) => error.into(),
+        RPCError::Network(error) => error.into(),
+        RPCError::RemoteError(error) => network(&error).into(),
+    }
+}
+
+fn unreadable(error: &StoreError) -> StreamingError<TypeConfig> {
+    StorageError::read_snapshot(None, ErrorSourceOf::<TypeConfig>::from_error(error)).into()
 }
 
 impl GroupRouter<TypeConfig, GroupId> for Peers {
@@ -43,43 +110,110 @@ impl GroupRouter<TypeConfig, GroupId> for Peers {
     async fn append_entries(
         &self,
         target: NodeId,
-        _group: GroupId,
-        _request: AppendEntriesRequest<TypeConfig>,
-        _option: RPCOption,
+        group: GroupId,
+        request: AppendEntriesRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<AppendEntriesResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(unreachable(target).into())
+        let deadline = if request.entries.is_empty() {
+            option.hard_ttl()
+        } else {
+            APPEND_DEADLINE
+        };
+        match self.ask(target, group, &Request::Append(request), deadline).await? {
+            Answer::Append(response) => Ok(response),
+            answer => Err(strange(&answer).into()),
+        }
     }
 
     async fn vote(
         &self,
         target: NodeId,
-        _group: GroupId,
-        _request: VoteRequest<TypeConfig>,
-        _option: RPCOption,
+        group: GroupId,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(unreachable(target).into())
+        let request = Request::Vote(request);
+        match self.ask(target, group, &request, option.hard_ttl()).await? {
+            Answer::Vote(response) => Ok(response),
+            answer => Err(strange(&answer).into()),
+        }
     }
 
     async fn pre_vote(
         &self,
         target: NodeId,
-        _group: GroupId,
-        _request: VoteRequest<TypeConfig>,
-        _option: RPCOption,
+        group: GroupId,
+        request: VoteRequest<TypeConfig>,
+        option: RPCOption,
     ) -> Result<VoteResponse<TypeConfig>, RPCError<TypeConfig>> {
-        Err(unreachable(target).into())
+        let request = Request::PreVote(request);
+        match self.ask(target, group, &request, option.hard_ttl()).await? {
+            Answer::Vote(response) => Ok(response),
+            answer => Err(strange(&answer).into()),
+        }
     }
 
     async fn full_snapshot(
         &self,
         target: NodeId,
-        _group: GroupId,
-        _vote: VoteOf<TypeConfig>,
-        _snapshot: SnapshotOf<TypeConfig, Snapshot>,
-        _cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
+        group: GroupId,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, Snapshot>,
+        cancel: impl Future<Output = ReplicationClosed> + Send + 'static,
         _option: RPCOption,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
-        Err(unreachable(target).into())
+        let send = Box::pin(self.send_snapshot(target, group, vote, snapshot));
+        match select(send, Box::pin(cancel)).await {
+            Either::Left((sent, _)) => sent,
+            Either::Right((closed, _)) => Err(closed.into()),
+        }
+    }
+
+    async fn transfer_leader(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        request: TransferLeaderRequest<TypeConfig>,
+        option: RPCOption,
+    ) -> Result<TransferLeaderResponse<TypeConfig>, RPCError<TypeConfig>> {
+        let request = Request::Transfer(request);
+        match self.ask(target, group, &request, option.hard_ttl()).await? {
+            Answer::Transfer(response) => Ok(response),
+            answer => Err(strange(&answer).into()),
+        }
+    }
+}
+
+impl Peers {
+    async fn send_snapshot(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        vote: VoteOf<TypeConfig>,
+        snapshot: SnapshotOf<TypeConfig, Snapshot>,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let mut chunks = snapshot.snapshot.chunks();
+        while let Some(chunk) = chunks.next_chunk().map_err(|error| unreadable(&error))? {
+            let request = Request::Chunk(Payload(chunk));
+            match self
+                .ask(target, group, &request, CHUNK_DEADLINE)
+                .await
+                .map_err(streaming)?
+            {
+                Answer::Stored => {}
+                answer => return Err(strange(&answer).into()),
+            }
+        }
+        let request = Request::Install {
+            vote,
+            last: snapshot.meta.last_log_id,
+            membership: snapshot.meta.last_membership,
+        };
+        let answer = self.ask(target, group, &request, INSTALL_DEADLINE).await;
+        match answer.map_err(streaming)? {
+            Answer::Installed(response) => Ok(response),
+            answer => Err(strange(&answer).into()),
+        }
     }
 }
 

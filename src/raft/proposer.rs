@@ -13,7 +13,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::core::command::{self, Op, Reply};
 use crate::limits::{ENTRY_BYTES_MAX, ENTRY_OPS_MAX, PROPOSALS_PER_GROUP_MAX};
 use crate::metrics::Metrics;
-use crate::raft::groups::RaftGroup;
+use crate::raft::group::RaftGroup;
 use crate::raft::types::Payload;
 
 /// Why an operation has no reply.
@@ -53,16 +53,16 @@ impl Proposer {
 
     /// Proposes for a client: refused at once when there is no room.
     pub async fn propose(&self, op: &Op<'_>) -> Result<Reply, ProposeError> {
+        self.propose_encoded(command::encode_op(op)).await
+    }
+
+    /// [`Self::propose`] of an operation that is encoded already, and known to be readable.
+    pub async fn propose_encoded(&self, op: Vec<u8>) -> Result<Reply, ProposeError> {
         let (reply, answer) = oneshot::channel();
-        self.0
-            .try_send(Proposal {
-                op: command::encode_op(op),
-                reply,
-            })
-            .map_err(|error| match error {
-                mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
-                mpsc::error::TrySendError::Closed(_) => ProposeError::NotLeader,
-            })?;
+        self.0.try_send(Proposal { op, reply }).map_err(|error| match error {
+            mpsc::error::TrySendError::Full(_) => ProposeError::Overloaded,
+            mpsc::error::TrySendError::Closed(_) => ProposeError::NotLeader,
+        })?;
         answer.await.unwrap_or(Err(ProposeError::Unknown))
     }
 
