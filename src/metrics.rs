@@ -3,6 +3,8 @@
 //! Owns names and numbers, decides nothing. Handles with labels are made here once or keyed by plain values, so counting
 //! allocates nothing. Made in `node.rs`, used by whoever counts, encoded by `api/`.
 
+mod cluster;
+
 use std::time::Duration;
 
 use prometheus_client::encoding::{EncodeLabelSet, text};
@@ -146,6 +148,7 @@ pub struct Metrics {
     tasks: Tasks,
     api: Api,
     log: Log,
+    cluster: cluster::Cluster,
     ready: Gauge,
 }
 
@@ -197,12 +200,14 @@ impl Default for Metrics {
         );
         let ready = register(r, "ready", "1 while the node serves requests, else 0", Gauge::default());
         let (fires, tasks, api, log) = (Fires::new(r), Tasks::new(r), Api::new(r), Log::new(r));
+        let cluster = cluster::Cluster::new(r);
         Self {
             registry,
             fires,
             tasks,
             api,
             log,
+            cluster,
             ready,
         }
     }

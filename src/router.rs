@@ -1,19 +1,18 @@
-//! What the API asks of the tasks, whichever group, and later whichever node, has them: create, delete, query.
+//! What the API asks of the tasks, whichever group and whichever node has them: create, delete, query.
 //!
 //! Owns the trait and its outcomes, which keep "not done" and "may have happened" apart. Called by `api` alone.
 
-mod local;
-
-use std::future::Future;
-use std::pin::Pin;
+mod cluster;
+mod replica;
+mod wire;
 
 use crate::core::task::{Schedule, TaskSpec, TaskState};
 use crate::id::TaskId;
 
-pub use local::Router;
+use crate::peer::BoxFuture;
 
-/// A future whose type is not named, so that [`Tasks`] can be a trait object.
-pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+pub use cluster::{LeaderHints, Parts, Router};
+pub use replica::Replicas;
 
 /// A task to create; everything in it has been checked.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -120,11 +120,13 @@ impl Dispatcher {
     /// Everything that one task owes now.
     async fn fire(self, target: Target, fire: Queued) {
         let group = self.0.parts.groups.get(fire.group);
-        let settles = self.attempts(group, fire).await;
+        let group = group.expect("a group whose window was opened stays on this node while it runs");
+        let _counted = group.begin_fire();
+        let settles = self.attempts(&group, fire).await;
         self.0.queues.lock().finish(target);
         self.start_allowed();
         let is_settled = match settles {
-            Ok(settles) => self.report(group, settles).await,
+            Ok(made) => self.report(&group, made.settles).await && !made.is_cut_short,
             Err(SecondLook) => false,
         };
         let now_ms = self.0.parts.clock.wall_ms();
@@ -147,12 +149,12 @@ impl Dispatcher {
     }
 
     /// Makes the attempts that are due, one after the other: attempts of one task never overlap.
-    async fn attempts(&self, group: &Group, fire: Queued) -> Result<Vec<Settle>, SecondLook> {
+    async fn attempts(&self, group: &Group, fire: Queued) -> Result<Made, SecondLook> {
         let parts = &self.0.parts;
         let Some((spec, state, due)) = self.read(group, fire)? else {
-            return Ok(Vec::new());
+            return Ok(Made::default());
         };
-        let mut settles = Vec::with_capacity(due.len());
+        let mut made = Made::default();
         let (url, body): (Arc<str>, _) = (spec.url.into(), Bytes::from(spec.body));
         for attempt in due {
             let now_ms = parts.clock.wall_ms();
@@ -161,6 +163,11 @@ impl Dispatcher {
                 .of(fire.group)
                 .with(|window| window.may_start(fire.key, fire.generation));
             if may_start != Some(true) || now_ms < attempt.due_ms {
+                break;
+            }
+            // Last of all: without the lease another node may be firing this task already.
+            if !group.may_fire() {
+                made.is_cut_short = true;
                 break;
             }
             parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
@@ -177,9 +184,9 @@ impl Dispatcher {
             });
             let answer = answer.await;
             parts.metrics.inc_attempt_answer(class(&answer));
-            settles.push(self.settle(fire, &state, attempt, &answer));
+            made.settles.push(self.settle(fire, &state, attempt, &answer));
         }
-        Ok(settles)
+        Ok(made)
     }
 
     /// Reads the task; `None` if it owes nothing, which is so when it was deleted or settled meanwhile.
@@ -254,6 +261,14 @@ impl Dispatcher {
 
 /// The task could not be dealt with now.
 struct SecondLook;
+
+/// The attempts of one task that were made.
+#[derive(Default)]
+struct Made {
+    settles: Vec<Settle>,
+    /// Further attempts are due, but this node may not make them now.
+    is_cut_short: bool,
+}
 
 fn class(answer: &Answer) -> AnswerClass {
     match answer {

@@ -4,6 +4,7 @@
 //! `dispatch.rs` makes the attempts, `deliver.rs` is HTTP and the only user of reqwest.
 pub mod deliver;
 pub mod dispatch;
+pub mod firing;
 pub mod group;
 pub mod queues;
 pub mod window;

@@ -43,7 +43,19 @@ TYPE xcron_log_sync_seconds histogram
 HELP xcron_proposal_batch_ops Operations in one log entry.
 TYPE xcron_proposal_batch_ops histogram
 HELP xcron_apply_seconds Time to apply one batch of entries to the state.
-TYPE xcron_apply_seconds histogram";
+TYPE xcron_apply_seconds histogram
+HELP xcron_peer_connections Open connections between nodes.
+TYPE xcron_peer_connections gauge
+HELP xcron_peer_refusals Peer connections and messages refused or dropped, by reason.
+TYPE xcron_peer_refusals counter
+HELP xcron_gossip_dropped Gossip datagrams dropped before they were read, by reason.
+TYPE xcron_gossip_dropped counter
+HELP xcron_nodes_alive Nodes that gossip hears of, this one included.
+TYPE xcron_nodes_alive gauge
+HELP xcron_groups_led Groups that this node leads.
+TYPE xcron_groups_led gauge
+HELP xcron_clock_offset_ms This node's wall clock against the median of its peers, in milliseconds.
+TYPE xcron_clock_offset_ms gauge";
 
 fn value_of(metrics: &Metrics, series: &str) -> String {
     let text = metrics.encode();
@@ -59,6 +71,8 @@ fn names_types_and_help_are_stable() {
     let metrics = Metrics::default();
     // A family without a series is not written.
     metrics.observe_api_answer("createTask", 0, Duration::ZERO);
+    metrics.inc_peer_refusal("secret");
+    metrics.inc_gossip_dropped("magic");
     let text = metrics.encode();
     let described: Vec<&str> = text
         .lines()
