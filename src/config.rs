@@ -5,6 +5,7 @@
 //! Fixed bounds that no operator moves are in `limits.rs`.
 
 mod check;
+mod cluster;
 mod load;
 mod show;
 
@@ -16,9 +17,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::retry::RetryPolicy;
 use crate::id::GroupCount;
-use crate::limits::{GROUPS_DEFAULT, SHARDS};
+use crate::limits::{GROUPS_DEFAULT, REPLICAS_DEFAULT, SHARDS};
 
 pub use check::{Invalid, Max};
+pub use cluster::{PeerListen, Seeds};
 pub use load::{Flags, LoadError, Loaded, Source, check_file};
 pub use show::show;
 
@@ -45,6 +47,51 @@ pub struct Config {
     #[arg(id = "groups", long, env = "XCRON_GROUPS", required = false, value_name = "COUNT", value_parser = parse_groups)]
     #[serde(deserialize_with = "deserialize_groups")]
     pub groups: GroupCount,
+    /// Address and port for the other nodes (TCP and UDP), one that they can reach; empty: a node alone
+    #[arg(
+        id = "peer_listen",
+        long = "peer-listen",
+        env = "XCRON_PEER_LISTEN",
+        required = false,
+        value_name = "IP:PORT"
+    )]
+    pub peer_listen: PeerListen,
+    /// Peer addresses of nodes of the cluster to join; empty: an empty directory becomes a new cluster
+    #[arg(
+        id = "join",
+        long = "join",
+        env = "XCRON_JOIN",
+        required = false,
+        value_name = "ADDR[,ADDR]"
+    )]
+    pub join: Seeds,
+    /// What fails together with this node (a rack, a site): copies of a task are kept in different zones where possible
+    #[arg(
+        id = "zone",
+        long = "zone",
+        env = "XCRON_ZONE",
+        required = false,
+        value_name = "NAME"
+    )]
+    pub zone: String,
+    /// File with the cluster's secret, a key on each line; empty: the file `secret` of the data directory
+    #[arg(
+        id = "secret_file",
+        long = "secret-file",
+        env = "XCRON_SECRET_FILE",
+        required = false,
+        value_name = "FILE"
+    )]
+    pub secret_file: PathBuf,
+    /// Copies of every task, where there are so many nodes: 1, 3, 5 or 7
+    #[arg(
+        id = "replicas",
+        long = "replicas",
+        env = "XCRON_REPLICAS",
+        required = false,
+        value_name = "COUNT"
+    )]
+    pub replicas: u8,
     /// Connections to the API at the same time; more wait to be accepted
     #[arg(
         id = "connections_max",
@@ -257,6 +304,11 @@ impl Default for Config {
             allow_remote: false,
             data: PathBuf::from("./xcron-data"),
             groups: GroupCount::new(GROUPS_DEFAULT).expect("limits.rs asserts that the default divides SHARDS"),
+            peer_listen: PeerListen::default(),
+            join: Seeds::default(),
+            zone: String::new(),
+            secret_file: PathBuf::new(),
+            replicas: REPLICAS_DEFAULT,
             connections_max: 10_000,
             request_timeout_ms: 10_000,
             header_timeout_ms: 5_000,

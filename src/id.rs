@@ -97,7 +97,7 @@ impl fmt::Display for GroupId {
 }
 
 /// The number of groups of a cluster, fixed at its birth: a divisor of [`SHARDS`], so every group owns equally many.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct GroupCount(u16);
 
 impl GroupCount {

@@ -7,6 +7,13 @@ pub const SHARDS: u16 = 10_240;
 /// Default number of Raft groups a new cluster is born with; a divisor of [`SHARDS`]. See doc/decisions/003-groups.md.
 pub const GROUPS_DEFAULT: u16 = 32;
 
+/// Copies of every task in a cluster that has so many nodes.
+pub const REPLICAS_DEFAULT: u8 = 3;
+/// Most copies of a task.
+pub const REPLICAS_MAX: u8 = 7;
+/// Longest name of a zone, in bytes: it is gossiped.
+pub const ZONE_BYTES_MAX: usize = 64;
+
 /// Longest task id a client may choose, in bytes.
 pub const TASK_ID_BYTES_MAX: usize = 64;
 /// Longest callback URL, in bytes.
@@ -26,6 +33,8 @@ pub const INSTANT_MS_MAX: u64 = 253_402_207_200_000;
 pub const ENTRY_BYTES_MAX: usize = 512 << 10;
 /// Most operations in one log entry.
 pub const ENTRY_OPS_MAX: usize = 512;
+/// Largest request or answer between nodes, in bytes; whoever has more cuts it.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Proposals one group holds (waiting and in its current round) before it refuses further ones.
 pub const PROPOSALS_PER_GROUP_MAX: usize = 4_096;
 
@@ -35,6 +44,8 @@ pub const OPEN_FIRES_MAX: usize = 8;
 pub const OUTCOMES_KEPT: usize = 8;
 /// Most of a target's answer that is read, in bytes; the rest is dropped with the connection.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// How far a node's wall clock may be from its peers' median before it stops leading, in milliseconds.
+pub const CLOCK_OFFSET_MS_MAX: u64 = 500;
 /// Connections that may wait to be accepted. With the usual 128, the clients of a burst see their first packet dropped and
 /// send it again after a whole second.
 pub const ACCEPT_BACKLOG: u32 = 4_096;
@@ -48,4 +59,5 @@ pub const IDLE_PER_TARGET_MAX: usize = 1_024;
 
 const _: () = assert!(BODY_BYTES_MAX + URL_BYTES_MAX + CRON_BYTES_MAX + 1_024 < ENTRY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX < REQUEST_BYTES_MAX);
+const _: () = assert!(2 * ENTRY_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(SHARDS.is_multiple_of(GROUPS_DEFAULT));

@@ -2,7 +2,12 @@
 //!
 //! Everything that touches the outside world comes in through [`World`]; `serve` gives the real one, a simulation its own.
 
+mod enter;
+mod observers;
+mod world;
+
 use std::future::Future;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -10,31 +15,40 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinSet;
 
 use crate::api;
-use crate::clock::{Clock, SystemClock};
+use crate::clock::Clock;
+use crate::cluster::{self, Cluster, Nodes};
 use crate::config::Config;
-use crate::entropy::{Entropy, SystemEntropy};
+use crate::entropy::Entropy;
 use crate::failure::Failure;
-use crate::fire::deliver::{Deliver, DeliverBuildError, DeliverOptions, HttpDeliver};
+use crate::fire::deliver::DeliverBuildError;
 use crate::fire::dispatch::{self, Dispatcher};
-use crate::fire::group::GroupFiring;
+use crate::fire::firing::{self, Firing};
 use crate::fire::queues::QueueLimits;
 use crate::fire::windows::Windows;
 use crate::identity::{DataDirectory, Identity, IdentityError};
-use crate::limits::IDLE_PER_TARGET_MAX;
 use crate::metrics::Metrics;
+use crate::net::{self, Peers};
+use crate::peer::{Call, NoPeers};
+use crate::placement::{self, Placement};
 use crate::raft::{self, Groups};
 use crate::readiness::Readiness;
-use crate::router::Router;
-use crate::store::fjall_kv::FjallKv;
-use crate::store::{Kv, KvError};
+use crate::router::{self, Replicas, Router};
+use crate::store::KvError;
 use crate::wal::{self, Wal};
+
+use observers::{Answers, ApiMetrics, LogMetrics, PeerMetrics};
+
+pub use enter::EnterError;
+pub use world::{PeerWorld, World, listen};
 
 /// How long open requests may take to end after the node was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long an answer may take to leave after the router's deadline.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
-/// A group's window holds at least so many entries, whatever the setting says.
-const WINDOW_ENTRIES_MIN: usize = 64;
+/// How often a starting node looks whether every group has a leader.
+const LED_LOOK: Duration = Duration::from_millis(10);
+/// How long a node is dead before its copies are made elsewhere, in milliseconds.
+const REPLACE_AFTER_MS: u64 = 5 * 60 * 1_000;
 
 /// Why a node did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -42,6 +56,17 @@ pub enum NodeError {
     /// The data directory cannot be used.
     #[error(transparent)]
     Identity(#[from] IdentityError),
+    /// The node does not get into its cluster.
+    #[error(transparent)]
+    Enter(#[from] EnterError),
+    /// The peers' address cannot be used.
+    #[error("cannot listen on {address} for other nodes: {error}; choose another address with --peer-listen")]
+    PeerListen {
+        /// The address.
+        address: SocketAddr,
+        /// What the operating system said.
+        error: std::io::Error,
+    },
     /// The log is damaged or cannot be opened.
     #[error(transparent)]
     Log(#[from] wal::OpenError),
@@ -64,70 +89,21 @@ pub enum NodeError {
     Fault(String),
 }
 
-/// Everything outside the node.
-pub struct World {
-    /// Wall and monotonic time.
-    pub clock: Arc<dyn Clock>,
-    /// Random numbers.
-    pub entropy: Arc<dyn Entropy>,
-    /// The way to the callbacks' targets.
-    pub deliver: Arc<dyn Deliver>,
-    /// Who this node is.
-    pub identity: Identity,
-    /// Where the log stream's files live.
-    pub log_files: Arc<dyn wal::Files>,
-    /// Where the state lives.
-    pub kv: Arc<dyn Kv>,
-    /// Held while the node runs: the lock on the data directory.
-    pub data: Option<DataDirectory>,
-}
-
-impl World {
-    /// The real world: this machine's clock, network and the configured data directory.
-    pub fn open(config: &Config) -> Result<Self, NodeError> {
-        let clock = Arc::new(SystemClock::default());
-        let entropy = Arc::new(SystemEntropy::default());
-        let deliver = HttpDeliver::new(&DeliverOptions {
-            timeout_ms: config.fire.timeout_ms,
-            connect_timeout_ms: config.fire.connect_timeout_ms,
-            idle_per_target: (config.fire.in_flight_per_target_max as usize).min(IDLE_PER_TARGET_MAX),
-            extra_roots_pem: None,
-        })?;
-        let data = DataDirectory::open(&config.data)?;
-        if config.rejoin
-            && let Some(aside) = data.set_aside(clock.wall_ms() / 1_000)?
-        {
-            tracing::warn!(directory = %aside.display(), "the old data was set aside; this node starts as a new one");
-        }
-        let identity = data.identity(config.groups, entropy.as_ref())?;
-        let log_files = Arc::new(data.open_log()?);
-        let kv = Arc::new(FjallKv::open(&data.state(), config.store.cache_bytes)?);
-        Ok(Self {
-            clock,
-            entropy,
-            deliver: Arc::new(deliver),
-            identity,
-            log_files,
-            kv,
-            data: Some(data),
-        })
-    }
-}
-
-/// Runs a node until `shutdown` completes or a fault ends it. `ready` is called once every group is led and the node serves.
-pub async fn run<L: api::Listen>(
+/// Runs a node until `shutdown` completes, it has handed everything over, or a fault ends it. `ready` is called once every
+/// group is led and the node serves.
+pub async fn run<L: api::Listen, P: net::Listen>(
     config: Config,
-    world: World,
+    world: World<P>,
     listener: L,
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let mut node = Node::start(config, world).await?;
+    let node = Node::start(config, world).await?;
     let (readiness, readiness_seen) = watch::channel(Readiness::Starting);
     let (stop_api, api_stopped) = oneshot::channel::<()>();
     let api = tokio::spawn(node.api(listener, readiness_seen, async move { drop(api_stopped.await) }));
     let serving = async {
-        node.groups.all_led().await;
+        node.all_led().await;
         readiness.send_replace(Readiness::Ready);
         node.metrics.set_ready(true);
         ready();
@@ -137,6 +113,10 @@ pub async fn run<L: api::Listen>(
         biased;
         fault = node.failure.wait() => Err(NodeError::Fault(fault)),
         () = serving => Ok(()),
+        () = node.cluster.drained() => {
+            tracing::info!("everything is handed over: this node ends");
+            Ok(())
+        }
     };
     let why = result
         .as_ref()
@@ -146,7 +126,9 @@ pub async fn run<L: api::Listen>(
     node.metrics.set_ready(false);
     drop(stop_api);
     if result.is_ok() {
-        node.stop_firing().await;
+        // An attempt ends by its own timeout at the latest.
+        let longest = Duration::from_millis(node.config.fire.timeout_ms) + DRAIN;
+        node.firing.stop(longest).await;
         // Requests that are not answered by then are cut: their clients must take the outcome as unknown.
         drop(tokio::time::timeout(DRAIN, api).await);
         node.groups.shutdown().await;
@@ -162,81 +144,87 @@ struct Node {
     metrics: Arc<Metrics>,
     failure: Failure,
     groups: Groups,
+    router: Arc<Router>,
+    cluster: Cluster,
     windows: Windows,
     dispatcher: Dispatcher,
-    firing: JoinSet<()>,
+    firing: Firing,
+    /// Peers' server, gossip's news, placement: they end when the node does.
+    _loops: JoinSet<()>,
     _data: Option<DataDirectory>,
 }
 
 impl Node {
-    /// Recovers what is on disk, starts the groups and their firing.
-    async fn start(config: Config, world: World) -> Result<Self, NodeError> {
-        let metrics = Arc::new(Metrics::default());
+    /// Recovers what is on disk, starts the groups, their firing, and this node's part in the cluster.
+    async fn start<P: net::Listen>(config: Config, mut world: World<P>) -> Result<Self, NodeError> {
+        let metrics = world.metrics.clone();
         let failure = Failure::default();
-        let count = world.identity.groups;
-        let wal = open_log(&world, &metrics, &failure)?;
-        let windows = Windows::new(count, metrics.clone());
-        let groups = Groups::start(raft::groups::Parts {
+        let windows = Windows::new(world.identity.groups, metrics.clone());
+        let (local, peers) = peers(&world, &metrics).unzip();
+        let call: Arc<dyn Call> = peers.clone().map_or(Arc::new(NoPeers), |peers| Arc::new(peers));
+        let parts = raft::groups::Parts {
             node: world.identity.node,
-            wal,
-            kv: world.kv,
-            count,
+            wal: open_log(&world, &metrics, &failure)?,
+            kv: world.kv.clone(),
+            spools: world.spools.clone(),
+            count: world.identity.groups,
             hook: Arc::new(windows.clone()),
+            call: call.clone(),
             failure: failure.clone(),
             metrics: metrics.clone(),
-        })
-        .await?;
-        let dispatcher = Dispatcher::new(dispatch::Parts {
-            groups: groups.clone(),
+        };
+        let (groups, hosted) = Groups::start(parts, world.identity.is_birth).await?;
+        born(&world)?;
+        let dispatcher = dispatcher(&config, &world, &groups, &windows, &metrics, &failure);
+        let parts = firing::Parts {
             windows: windows.clone(),
-            limits: QueueLimits {
-                in_flight_max: config.fire.in_flight_max as usize,
-                in_flight_per_target_max: config.fire.in_flight_per_target_max as usize,
-            },
-            deliver: world.deliver,
-            retry: config.retry.into(),
-            retention_ms: config.retention_secs * 1_000,
+            dispatcher: dispatcher.clone(),
             clock: world.clock.clone(),
-            entropy: world.entropy.clone(),
-            metrics: metrics.clone(),
             failure: failure.clone(),
+            window_ms: config.fire.window_ms,
+            window_tasks_max: config.fire.window_tasks_max as usize,
+            count: world.identity.groups,
+        };
+        let firing = Firing::start(parts, hosted);
+        let replicas = Replicas::new(groups.clone(), Duration::from_millis(config.request_timeout_ms));
+        let router = router(&config, &world, &replicas, &call);
+        let cluster = Cluster::new(cluster::Parts {
+            node: world.identity.node,
+            cluster: world.identity.cluster,
+            view: world.view.clone(),
+            gossip: world.peers.as_ref().map(|peers| peers.membership.clone()),
+            groups: groups.clone(),
+            call,
+            peers,
+            metrics: metrics.clone(),
+            clock: world.clock.clone(),
+            replicas: config.replicas,
+            replace_after_ms: REPLACE_AFTER_MS,
         });
-        let mut firing = JoinSet::new();
-        for group in groups.iter() {
-            let group_firing = GroupFiring {
-                group: group.clone(),
-                windows: windows.clone(),
-                dispatcher: dispatcher.clone(),
-                clock: world.clock.clone(),
-                failure: failure.clone(),
-                window_ms: config.fire.window_ms,
-                entries_max: (config.fire.window_tasks_max as usize / usize::from(count.get())).max(WINDOW_ENTRIES_MIN),
-            };
-            firing.spawn(group_firing.run());
-        }
-        let (clock, entropy) = (world.clock, world.entropy);
+        let loops = cluster_loops(&config, &mut world, local, &groups, replicas, &cluster);
         Ok(Self {
             config,
-            clock,
-            entropy,
+            clock: world.clock,
+            entropy: world.entropy,
             metrics,
             failure,
             groups,
+            router: Arc::new(router),
+            cluster,
             windows,
             dispatcher,
             firing,
+            _loops: loops,
             _data: world.data,
         })
     }
 
-    /// Starts no further attempt, and waits for those in flight and their outcomes: what is cut would be repeated by the
-    /// next process. An attempt ends by its own timeout at the latest.
-    async fn stop_firing(&mut self) {
-        self.firing.shutdown().await;
-        self.windows.close_all();
-        let longest = Duration::from_millis(self.config.fire.timeout_ms) + DRAIN;
-        if tokio::time::timeout(longest, self.dispatcher.idle()).await.is_err() {
-            tracing::warn!("stopped with callbacks in flight: the next start repeats them with the same webhook-id");
+    /// Completes once every group has a leader.
+    async fn all_led(&self) {
+        for group in self.groups.count().iter() {
+            while !self.router.is_led(group) {
+                tokio::time::sleep(LED_LOOK).await;
+            }
         }
     }
 
@@ -248,16 +236,10 @@ impl Node {
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> impl Future<Output = ()> + Send + 'static {
         let deadline = Duration::from_millis(self.config.request_timeout_ms);
-        let router = Router::new(
-            self.groups.clone(),
-            self.clock.clone(),
-            self.entropy.clone(),
-            self.config.retention_secs * 1_000,
-            deadline,
-        );
         let observe: Arc<dyn api::ApiObserve> = Arc::new(ApiMetrics(self.metrics.clone()));
         let state = api::ApiState {
-            tasks: Arc::new(router),
+            tasks: self.router.clone(),
+            cluster: Arc::new(self.cluster.clone()),
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
             readiness,
@@ -282,14 +264,123 @@ impl Node {
             metrics.set_fires_queued(queued);
             metrics.set_fires_in_flight(in_flight);
             metrics.set_fires_overdue(windows.overdue(clock.wall_ms()) + queued);
-            metrics.set_tasks_pending(groups.iter().map(raft::Group::pending).sum());
+            // Copies that this node does not lead are counted where they are led.
+            let led = groups.iter().filter(|group| group.leads().is_some());
+            metrics.set_tasks_pending(led.map(|group| group.pending()).sum());
+            metrics.set_groups_led(groups.iter().filter(|group| group.leads().is_some()).count());
             metrics.encode()
         })
     }
 }
 
+/// How this node presents itself to its peers, and the way to them; `None` for a node alone.
+fn peers<P>(world: &World<P>, metrics: &Arc<Metrics>) -> Option<(Arc<net::Local>, Peers)> {
+    let peers = world.peers.as_ref()?;
+    let local = Arc::new(net::Local {
+        node: world.identity.node,
+        cluster: world.identity.cluster,
+        secret: peers.secret.clone(),
+        clock: world.clock.clone(),
+        entropy: world.entropy.clone(),
+        observe: Arc::new(PeerMetrics(metrics.clone())),
+    });
+    let calls = Peers::new(net::Parts {
+        local: local.clone(),
+        addresses: Arc::new(Nodes(world.view.clone())),
+        dialer: peers.dialer.clone(),
+    });
+    Some((local, calls))
+}
+
+/// This node's part in the cluster: answers its peers, tells what it leads, walks its groups to the plan.
+fn cluster_loops<P: net::Listen>(
+    config: &Config,
+    world: &mut World<P>,
+    local: Option<Arc<net::Local>>,
+    groups: &Groups,
+    replicas: Replicas,
+    cluster: &Cluster,
+) -> JoinSet<()> {
+    let mut loops = JoinSet::new();
+    let (Some(peers), Some(local)) = (world.peers.take(), local) else {
+        return loops;
+    };
+    let answers = Answers {
+        groups: groups.clone(),
+        replicas,
+        cluster: cluster.clone(),
+    };
+    loops.spawn(net::serve(
+        peers.listener,
+        local,
+        Arc::new(answers),
+        std::future::pending(),
+    ));
+    loops.spawn(cluster.clone().publish());
+    loops.spawn(cluster.clone().watch_clock());
+    let placement = Placement::new(placement::Parts {
+        node: world.identity.node,
+        groups: groups.clone(),
+        view: world.view.clone(),
+        clock: world.clock.clone(),
+        replicas: config.replicas,
+        replace_after_ms: REPLACE_AFTER_MS,
+    });
+    loops.spawn(placement.run());
+    loops
+}
+
+/// From now on a group that is missing here lives elsewhere: it must never be made anew.
+fn born<P>(world: &World<P>) -> Result<(), NodeError> {
+    let (Some(data), true) = (&world.data, world.identity.is_birth) else {
+        return Ok(());
+    };
+    let born = Identity {
+        is_birth: false,
+        ..world.identity.clone()
+    };
+    Ok(data.keep(&born)?)
+}
+
+fn router<P>(config: &Config, world: &World<P>, replicas: &Replicas, call: &Arc<dyn Call>) -> Router {
+    Router::new(router::Parts {
+        node: world.identity.node,
+        replicas: replicas.clone(),
+        call: call.clone(),
+        hints: Arc::new(Nodes(world.view.clone())),
+        clock: world.clock.clone(),
+        entropy: world.entropy.clone(),
+        retention_ms: config.retention_secs * 1_000,
+    })
+}
+
+fn dispatcher<P>(
+    config: &Config,
+    world: &World<P>,
+    groups: &Groups,
+    windows: &Windows,
+    metrics: &Arc<Metrics>,
+    failure: &Failure,
+) -> Dispatcher {
+    Dispatcher::new(dispatch::Parts {
+        groups: groups.clone(),
+        windows: windows.clone(),
+        limits: QueueLimits {
+            in_flight_max: config.fire.in_flight_max as usize,
+            in_flight_per_target_max: config.fire.in_flight_per_target_max as usize,
+        },
+        deliver: world.deliver.clone(),
+        retry: config.retry.into(),
+        retention_ms: config.retention_secs * 1_000,
+        clock: world.clock.clone(),
+        entropy: world.entropy.clone(),
+        metrics: metrics.clone(),
+        failure: failure.clone(),
+    })
+}
+
 /// Opens the log stream and starts its writer on a thread of its own: it blocks on the disk.
-fn open_log(world: &World, metrics: &Arc<Metrics>, failure: &Failure) -> Result<Wal, NodeError> {
+fn open_log<P>(world: &World<P>, metrics: &Arc<Metrics>, failure: &Failure) -> Result<Wal, NodeError> {
     let options = wal::Options {
         new_log_id: world.entropy.next_u64(),
         ..wal::Options::default()
@@ -307,31 +398,6 @@ fn open_log(world: &World, metrics: &Arc<Metrics>, failure: &Failure) -> Result<
         .spawn(run)
         .map_err(NodeError::Thread)?;
     Ok(wal)
-}
-
-#[derive(Debug)]
-struct LogMetrics(Arc<Metrics>);
-
-impl wal::Observe for LogMetrics {
-    fn synced(&self, jobs: usize, bytes: usize, duration: Duration) {
-        self.0.observe_log_sync(jobs, bytes, duration);
-    }
-}
-
-struct ApiMetrics(Arc<Metrics>);
-
-impl api::ApiObserve for ApiMetrics {
-    fn answered(&self, call: api::Call, code: u16, duration: Duration) {
-        self.0.observe_api_answer(call.name(), code, duration);
-    }
-
-    fn connections(&self, open: bool) {
-        if open {
-            self.0.inc_api_connections();
-        } else {
-            self.0.dec_api_connections();
-        }
-    }
 }
 
 #[cfg(test)]

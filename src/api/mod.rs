@@ -12,11 +12,13 @@ use axum::routing::{get, post};
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::cluster::ClusterCalls;
 use crate::entropy::Entropy;
 use crate::readiness::Readiness;
 use crate::router::Tasks;
 
 mod body;
+mod cluster;
 mod compat;
 mod envelope;
 mod health;
@@ -62,6 +64,8 @@ pub trait ApiObserve: Send + Sync + 'static {
 pub struct ApiState {
     /// Where tasks are created, deleted and read.
     pub tasks: Arc<dyn Tasks>,
+    /// What `/v1/cluster` tells.
+    pub cluster: Arc<dyn ClusterCalls>,
     /// Says what "now" is for a request, and how long it took.
     pub clock: Arc<dyn Clock>,
     /// Request ids come from here.
@@ -88,6 +92,8 @@ pub fn app(state: ApiState) -> Router {
         .route("/xcron/createTask", post(compat::create))
         .route("/xcron/deleteTask", post(compat::delete))
         .route("/xcron/queryTask", get(compat::query))
+        .route("/v1/cluster", get(cluster::status))
+        .route("/v1/cluster/nodes/{call}", post(cluster::drain))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

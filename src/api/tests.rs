@@ -17,11 +17,15 @@ use tower_service::Service;
 
 use super::{ApiObserve, ApiState, Call, app};
 use crate::clock::Clock;
+use crate::cluster::status::ClusterStatus;
+use crate::cluster::{ClusterCalls, DrainError};
 use crate::entropy::Entropy;
 use crate::id::TaskId;
+use crate::peer::BoxFuture;
 use crate::readiness::Readiness;
-use crate::router::{BoxFuture, CreateError, DeleteError, NewTask, QueryError, TaskView, Tasks};
+use crate::router::{CreateError, DeleteError, NewTask, QueryError, TaskView, Tasks};
 
+mod cluster;
 mod codes;
 mod corpus;
 mod doc;
@@ -114,12 +118,42 @@ impl Tasks for FakeTasks {
     }
 }
 
+/// A cluster of one node, which may leave; any other is unknown, alone or silent, by its id.
+struct FakeCluster;
+
+impl ClusterCalls for FakeCluster {
+    fn status(&self) -> BoxFuture<'_, ClusterStatus> {
+        Box::pin(async {
+            ClusterStatus {
+                cluster: "c".repeat(32),
+                nodes: Vec::new(),
+                groups: Vec::new(),
+            }
+        })
+    }
+
+    fn drain(&self, node: String) -> BoxFuture<'_, Result<(), DrainError>> {
+        Box::pin(async move {
+            match node.as_str() {
+                "a" => Ok(()),
+                "alone" => Err(DrainError::Alone),
+                "silent" => Err(DrainError::NoAnswer {
+                    node,
+                    what: "not sent".into(),
+                }),
+                _ => Err(DrainError::NotFound(node)),
+            }
+        })
+    }
+}
+
 /// The API on `tasks`, and the sender of its readiness.
 pub(super) fn app_with(tasks: FakeTasks) -> (Router, watch::Sender<Readiness>) {
     let (readiness, seen) = watch::channel(Readiness::Starting);
     let observe = tasks.seen.clone();
     let state = ApiState {
         tasks: Arc::new(tasks),
+        cluster: Arc::new(FakeCluster),
         clock: Arc::new(FixedClock),
         entropy: Arc::new(CountingEntropy::default()),
         readiness: seen,

@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 wrong flags or settings. Called by `main.rs`.
 
 mod bench;
+mod cluster;
 mod config;
 mod cron;
 mod logging;
@@ -37,6 +38,8 @@ enum Command {
     Bench(bench::Args),
     /// Say when a crontab line fires, before a task is made of it
     Cron(cron::Args),
+    /// Look at a running cluster, or ask a node to leave it
+    Cluster(cluster::Args),
     /// Show or check settings
     Config(config::Args),
 }
@@ -68,6 +71,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit
                 &mut io::stderr().lock(),
             ))
         }
+        Command::Cluster(args) => cluster::run(args),
         Command::Config(args) => config::run(args),
     }
 }

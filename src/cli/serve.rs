@@ -9,7 +9,6 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use tokio::net::{TcpListener, TcpSocket};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
@@ -17,7 +16,6 @@ use tracing::{info, warn};
 use super::config::refuse;
 use super::{logging, print};
 use crate::config::{Config, Flags};
-use crate::limits::ACCEPT_BACKLOG;
 use crate::node::{self, World};
 
 /// A write into the state can stall for hundreds of milliseconds while the store catches up: on a small machine there must
@@ -89,28 +87,17 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 async fn serve(config: Config) -> anyhow::Result<()> {
     let shutdown = stop_signal().context("cannot receive signals")?;
     let address = config.listen;
-    let listener =
-        listen(address).with_context(|| format!("cannot listen on {address}; choose another address with --listen"))?;
+    let listener = node::listen(address)
+        .with_context(|| format!("cannot listen on {address}; choose another address with --listen"))?;
     let greeting = greeting(listener.local_addr()?);
     let ready = || {
         // The node runs on, whoever reads its output or does not.
         let _ = print(&greeting);
     };
-    let world = World::open(&config)?;
+    let world = World::open(&config, listener.local_addr()?).await?;
     node::run(config, world, listener, ready, shutdown).await?;
     info!("stopped");
     Ok(())
-}
-
-fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
-    let socket = if address.is_ipv4() {
-        TcpSocket::new_v4()?
-    } else {
-        TcpSocket::new_v6()?
-    };
-    socket.set_reuseaddr(true)?;
-    socket.bind(address)?;
-    socket.listen(ACCEPT_BACKLOG)
 }
 
 fn greeting(address: SocketAddr) -> String {

@@ -7,6 +7,7 @@ use tracing_subscriber::EnvFilter;
 
 use super::{Config, Retry};
 use crate::core::retry::{ATTEMPTS_MAX, DELAY_MS_MAX};
+use crate::limits::{REPLICAS_MAX, ZONE_BYTES_MAX};
 
 /// Why a value cannot be used.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -35,6 +36,29 @@ pub enum Invalid {
     /// Not a path that can be used and printed.
     #[error("data: must be a path that is not empty and is UTF-8")]
     Data,
+    /// An even number of voters survives no more failures than one less.
+    #[error("replicas = {replicas}: must be odd, from 1 to {REPLICAS_MAX}: an even number survives no more failures")]
+    Replicas {
+        /// What it was set to.
+        replicas: u8,
+    },
+    /// Others could not call back.
+    #[error(
+        "peer_listen = {listen}: other nodes are told this address, so it must be one of this machine's and have a port"
+    )]
+    PeerListen {
+        /// The address.
+        listen: SocketAddr,
+    },
+    /// A node that joins others must be reached by them.
+    #[error("join: needs peer_listen (--peer-listen), the address at which the other nodes reach this one")]
+    Join,
+    /// Too long, or with signs that a table could not show.
+    #[error("zone = {zone:?}: must have at most {ZONE_BYTES_MAX} letters, digits, and . _ -")]
+    Zone {
+        /// What it was set to.
+        zone: String,
+    },
     /// Not a filter.
     #[error("log.filter = {filter:?}: {why}")]
     Filter {
@@ -78,6 +102,10 @@ impl Invalid {
             Self::Range { key, .. } => key,
             Self::Remote { .. } => "listen",
             Self::Data => "data",
+            Self::Replicas { .. } => "replicas",
+            Self::PeerListen { .. } => "peer_listen",
+            Self::Join => "join",
+            Self::Zone { .. } => "zone",
             Self::Filter { .. } => "log.filter",
         }
     }
@@ -97,6 +125,7 @@ impl Config {
         if self.data == Path::new("") || self.data.to_str().is_none() {
             return Err(Invalid::Data);
         }
+        self.validate_cluster()?;
         let fire = &self.fire;
         range("connections_max", self.connections_max, 1, Fixed(1_000_000))?;
         range("request_timeout_ms", self.request_timeout_ms, 1, Fixed(TIMEOUT_MS_MAX))?;
@@ -125,6 +154,31 @@ impl Config {
                 filter: self.log.filter.clone(),
                 why: error.to_string(),
             })
+    }
+}
+
+impl Config {
+    fn validate_cluster(&self) -> Result<(), Invalid> {
+        if self.replicas.is_multiple_of(2) || self.replicas > REPLICAS_MAX {
+            return Err(Invalid::Replicas {
+                replicas: self.replicas,
+            });
+        }
+        if let Some(listen) = self.peer_listen.0
+            && listen.ip().is_unspecified()
+        {
+            return Err(Invalid::PeerListen { listen });
+        }
+        if !self.join.0.is_empty() && self.peer_listen.0.is_none() {
+            return Err(Invalid::Join);
+        }
+        let allowed = |b: u8| b.is_ascii_alphanumeric() || b"._-".contains(&b);
+        if self.zone.len() > ZONE_BYTES_MAX || !self.zone.bytes().all(allowed) {
+            return Err(Invalid::Zone {
+                zone: self.zone.clone(),
+            });
+        }
+        Ok(())
     }
 }
 

@@ -6,9 +6,10 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use super::*;
+use crate::clock::SystemClock;
 use crate::core::retry::{Answer, NoAnswer, RetryPolicy};
 use crate::core::task::{Life, Schedule};
-use crate::fire::deliver::Attempt;
+use crate::fire::deliver::{Attempt, Deliver};
 use crate::id::{GroupCount, TaskId};
 use crate::router::{NewTask, QueryError, Tasks};
 
@@ -67,13 +68,13 @@ impl Fixture {
         }
     }
 
-    async fn start(&self) -> (Node, Router) {
+    async fn start(&self) -> (Node, Arc<Router>) {
         let config = Config {
             data: self.directory.path().to_owned(),
             ..Config::default()
         };
         let mut world = loop {
-            match World::open(&config) {
+            match World::open(&config, config.listen).await {
                 Ok(world) => break world,
                 // The locks on the directory go with the last task of the node before.
                 Err(error) if error.to_string().contains("in use") => {
@@ -85,9 +86,8 @@ impl Fixture {
         world.deliver = Arc::new(self.targets.clone());
         let mut node = Node::start(config, world).await.expect("starts");
         node.config.retention_secs = 3_600;
-        node.groups.all_led().await;
-        let (clock, entropy) = (node.clock.clone(), node.entropy.clone());
-        let router = Router::new(node.groups.clone(), clock, entropy, 3_600_000, Duration::from_secs(10));
+        node.all_led().await;
+        let router = node.router.clone();
         (node, router)
     }
 
@@ -137,7 +137,7 @@ async fn every_task_is_fired_once_and_never_early() {
     let (node, router) = fixture.start().await;
     for n in 0..200 {
         let task = fixture.task(&format!("t{n}"), n * 5, "ok");
-        Tasks::create(&router, task).await.expect("stored");
+        Tasks::create(router.as_ref(), task).await.expect("stored");
     }
     fixture.wait_for_attempts(200).await;
     for n in 0..200 {
@@ -157,15 +157,15 @@ async fn a_deleted_task_is_not_fired_and_its_id_stays_taken() {
     let fixture = Fixture::new();
     let (node, router) = fixture.start().await;
     let id = || TaskId::parse("t").expect("valid");
-    Tasks::create(&router, fixture.task("t", 300, "ok"))
+    Tasks::create(router.as_ref(), fixture.task("t", 300, "ok"))
         .await
         .expect("stored");
-    Tasks::delete(&router, id()).await.expect("deleted");
-    assert_eq!(Tasks::query(&router, id()).await, Err(QueryError::NotFound));
-    assert_eq!(Tasks::delete(&router, id()).await, Ok(()), "again is a success");
-    let again = Tasks::create(&router, fixture.task("t", 300, "ok")).await;
+    Tasks::delete(router.as_ref(), id()).await.expect("deleted");
+    assert_eq!(Tasks::query(router.as_ref(), id()).await, Err(QueryError::NotFound));
+    assert_eq!(Tasks::delete(router.as_ref(), id()).await, Ok(()), "again is a success");
+    let again = Tasks::create(router.as_ref(), fixture.task("t", 300, "ok")).await;
     assert_eq!(again, Err(crate::router::CreateError::Conflict));
-    Tasks::create(&router, fixture.task("later", 400, "ok"))
+    Tasks::create(router.as_ref(), fixture.task("later", 400, "ok"))
         .await
         .expect("stored");
     fixture.wait_for_attempts(1).await;
@@ -178,12 +178,12 @@ async fn a_hanging_target_does_not_hold_up_another() {
     let fixture = Fixture::new();
     let (node, router) = fixture.start().await;
     for n in 0..400 {
-        Tasks::create(&router, fixture.task(&format!("h{n}"), 0, "hang"))
+        Tasks::create(router.as_ref(), fixture.task(&format!("h{n}"), 0, "hang"))
             .await
             .expect("stored");
     }
     for n in 0..50 {
-        Tasks::create(&router, fixture.task(&format!("t{n}"), 0, "ok"))
+        Tasks::create(router.as_ref(), fixture.task(&format!("t{n}"), 0, "ok"))
             .await
             .expect("stored");
     }
@@ -204,15 +204,15 @@ async fn failures_are_retried_with_the_same_fire_id_and_410_stops() {
     let fixture = Fixture::new();
     let policy = RetryPolicy::default();
     let (node, router) = fixture.start().await;
-    Tasks::create(&router, fixture.task("second", 0, "second"))
+    Tasks::create(router.as_ref(), fixture.task("second", 0, "second"))
         .await
         .expect("stored");
-    Tasks::create(&router, fixture.task("gone", 0, "gone"))
+    Tasks::create(router.as_ref(), fixture.task("gone", 0, "gone"))
         .await
         .expect("stored");
     let gone = settled(&router, "gone").await;
     assert_eq!((gone.failed, gone.outcomes[0].status), (1, 410));
-    let view = Tasks::query(&router, TaskId::parse("second").expect("valid"))
+    let view = Tasks::query(router.as_ref(), TaskId::parse("second").expect("valid"))
         .await
         .expect("there");
     if let Some(open) = view.state.open.first() {
@@ -236,7 +236,7 @@ async fn what_was_stored_is_fired_by_the_next_process() {
     let fixture = Fixture::new();
     let (node, router) = fixture.start().await;
     for n in 0..100 {
-        Tasks::create(&router, fixture.task(&format!("t{n}"), 2_500, "ok"))
+        Tasks::create(router.as_ref(), fixture.task(&format!("t{n}"), 2_500, "ok"))
             .await
             .expect("stored");
     }
@@ -266,6 +266,10 @@ async fn a_group_count_is_fixed_at_birth() {
         groups: groups(count),
         ..Config::default()
     };
-    drop(World::open(&config(8)).expect("opens"));
-    assert_eq!(World::open(&config(16)).expect("opens").identity.groups, groups(8));
+    let open = async |groups| {
+        let config = config(groups);
+        World::open(&config, config.listen).await.expect("opens")
+    };
+    drop(open(8).await);
+    assert_eq!(open(16).await.identity.groups, groups(8));
 }

@@ -1,0 +1,79 @@
+//! `/v1/cluster`: what the cluster looks like, and the wish that a node leaves it.
+
+use std::sync::Arc;
+
+use axum::extract::{Path, State};
+use axum::response::Response;
+use hyper::StatusCode;
+use hyper::header::{CONTENT_TYPE, HeaderValue};
+use serde::Serialize;
+
+use super::ApiState;
+use super::envelope::respond;
+use crate::cluster::DrainError;
+
+const PROBLEM_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
+/// How a call on a node ends, in its path.
+const DRAIN: &str = ":drain";
+
+/// An error of `/v1` (RFC 9457).
+#[derive(Serialize)]
+struct Problem<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    title: &'a str,
+    status: u16,
+    code: &'a str,
+    detail: String,
+}
+
+/// `GET /v1/cluster`.
+pub(super) async fn status(State(api): State<Arc<ApiState>>) -> Response {
+    let status = api.cluster.status().await;
+    respond(
+        StatusCode::OK,
+        serde_json::to_vec(&status).expect("plain structs always encode"),
+    )
+}
+
+/// `POST /v1/cluster/nodes/{id}:drain`.
+pub(super) async fn drain(State(api): State<Arc<ApiState>>, Path(call): Path<String>) -> Response {
+    let Some(node) = call.strip_suffix(DRAIN) else {
+        let detail = format!("{call:?} is no call on a node; there is {{id}}{DRAIN}");
+        return problem(StatusCode::NOT_FOUND, "not_found", "no such call", detail);
+    };
+    match api.cluster.drain(node.to_owned()).await {
+        Ok(()) => respond(StatusCode::ACCEPTED, br#"{"draining":true}"#.to_vec()),
+        Err(error @ DrainError::NotFound(_)) => problem(
+            StatusCode::NOT_FOUND,
+            "node_not_found",
+            "no such node",
+            error.to_string(),
+        ),
+        Err(error @ DrainError::Alone) => problem(
+            StatusCode::CONFLICT,
+            "node_alone",
+            "nobody to take over",
+            error.to_string(),
+        ),
+        Err(error @ DrainError::NoAnswer { .. }) => problem(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "node_unreachable",
+            "the node does not answer",
+            error.to_string(),
+        ),
+    }
+}
+
+fn problem(status: StatusCode, code: &str, title: &str, detail: String) -> Response {
+    let body = Problem {
+        kind: "about:blank",
+        title,
+        status: status.as_u16(),
+        code,
+        detail,
+    };
+    let mut response = respond(status, serde_json::to_vec(&body).expect("plain structs always encode"));
+    response.headers_mut().insert(CONTENT_TYPE, PROBLEM_TYPE);
+    response
+}

@@ -1,0 +1,324 @@
+//! `xcron cluster`: looks at a running cluster through the API of any of its nodes, and asks a node to leave.
+//!
+//! A client of `/v1/cluster` alone. Called by `cli/mod.rs`.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use bytes::Bytes;
+use clap::Subcommand;
+use comfy_table::Table;
+use comfy_table::presets::UTF8_FULL_CONDENSED;
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::{Method, Request, StatusCode};
+use hyper_util::client::legacy::Client;
+use hyper_util::rt::TokioExecutor;
+
+use super::print;
+use crate::cluster::status::{ClusterStatus, GroupStatus};
+
+/// Longest time an answer may take: the asked node waits a second for each silent one.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// Largest answer that is read: thousands of nodes and groups.
+const ANSWER_BYTES_MAX: usize = 16 << 20;
+/// Digits of an id in tables: enough to tell nodes apart.
+const ID_DIGITS: usize = 8;
+
+/// Arguments of `xcron cluster`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = EXAMPLES)]
+pub(super) struct Args {
+    #[command(subcommand)]
+    command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  xcron cluster status
+  xcron cluster status --api http://10.0.0.1:8000 --groups
+  xcron cluster drain 9f3a0c1d5e7b2a48
+  xcron cluster rebalance --dry-run";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Nodes, who leads how much, how far copies lag, whose clock is off
+    Status {
+        #[command(flatten)]
+        api: Api,
+        /// Show every group as well
+        #[arg(long)]
+        groups: bool,
+        /// Print the JSON of /v1/cluster
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ask a node to hand everything over to the others and to end
+    Drain {
+        #[command(flatten)]
+        api: Api,
+        /// The node's id, or as many of its first digits as tell it apart
+        #[arg(value_name = "NODE")]
+        node: String,
+    },
+    /// What groups have yet to move: nodes move them by themselves, this only shows it
+    Rebalance {
+        #[command(flatten)]
+        api: Api,
+        /// Only show (there is nothing else: moving never waits for a command)
+        #[arg(long, required = true)]
+        dry_run: bool,
+    },
+}
+
+#[derive(Debug, clap::Args)]
+struct Api {
+    /// API of any node of the cluster
+    #[arg(
+        long = "api",
+        env = "XCRON_API",
+        value_name = "URL",
+        default_value = "http://127.0.0.1:8000"
+    )]
+    url: String,
+}
+
+/// Runs the command.
+pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        match args.command {
+            Command::Status { api, groups, json } => {
+                let body = call(&api, Method::GET, "/v1/cluster").await?;
+                if json {
+                    print(&format!("{}\n", String::from_utf8_lossy(&body)))?;
+                } else {
+                    let status = read(&body)?;
+                    print(&nodes_table(&status))?;
+                    if groups {
+                        print(&groups_table(&status))?;
+                    }
+                }
+            }
+            Command::Drain { api, node } => {
+                let status = read(&call(&api, Method::GET, "/v1/cluster").await?)?;
+                let id = find(&status, &node)?;
+                call(&api, Method::POST, &format!("/v1/cluster/nodes/{id}:drain")).await?;
+                print(&format!(
+                    "node {id} is leaving: its groups move to the others, then its process ends\n"
+                ))?;
+            }
+            Command::Rebalance { api, .. } => {
+                let status = read(&call(&api, Method::GET, "/v1/cluster").await?)?;
+                print(&moves_table(&status))?;
+            }
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+async fn call(api: &Api, method: Method, path: &str) -> anyhow::Result<Bytes> {
+    let url = format!("{}{path}", api.url.trim_end_matches('/'));
+    let request = Request::builder()
+        .method(method)
+        .uri(&url)
+        .body(Full::<Bytes>::default())
+        .with_context(|| format!("--api {}: not a URL such as http://127.0.0.1:8000", api.url))?;
+    let client = Client::builder(TokioExecutor::new()).build_http();
+    let exchange = async {
+        let response = client.request(request).await?;
+        let status = response.status();
+        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
+        anyhow::Ok((status, body.map_err(|error| anyhow::anyhow!(error))?.to_bytes()))
+    };
+    let (status, body) = tokio::time::timeout(PATIENCE, exchange)
+        .await
+        .with_context(|| format!("{url} did not answer within {} s", PATIENCE.as_secs()))?
+        .with_context(|| format!("cannot reach {url}; is a node listening there? Choose another with --api"))?;
+    match status {
+        StatusCode::OK | StatusCode::ACCEPTED => Ok(body),
+        _ => bail!("{url} answered {status}: {}", String::from_utf8_lossy(&body)),
+    }
+}
+
+fn read(body: &[u8]) -> anyhow::Result<ClusterStatus> {
+    serde_json::from_slice(body).context("the answer is not that of /v1/cluster: is it a node of another release?")
+}
+
+fn find<'a>(status: &'a ClusterStatus, node: &str) -> anyhow::Result<&'a str> {
+    let mut matching = status.nodes.iter().filter(|known| known.id.starts_with(node));
+    match (matching.next(), matching.next()) {
+        (Some(found), None) => Ok(&found.id),
+        (Some(_), Some(_)) => bail!("several nodes begin with {node}: give more digits (xcron cluster status)"),
+        (None, _) => bail!("no node begins with {node}: xcron cluster status lists them"),
+    }
+}
+
+fn table(header: &[&str]) -> Table {
+    let mut table = Table::new();
+    table.load_style(UTF8_FULL_CONDENSED).set_header(header.to_vec());
+    table
+}
+
+fn short(id: &str) -> &str {
+    id.get(..ID_DIGITS).unwrap_or(id)
+}
+
+fn shorts(ids: &[String]) -> String {
+    ids.iter().map(|id| short(id)).collect::<Vec<_>>().join(" ")
+}
+
+fn nodes_table(status: &ClusterStatus) -> String {
+    let mut lags: BTreeMap<&str, u64> = BTreeMap::new();
+    for group in &status.groups {
+        if let Some(leader) = &group.leader {
+            let lag = lags.entry(leader.as_str()).or_default();
+            *lag = (*lag).max(group.lag);
+        }
+    }
+    let mut table = table(&[
+        "node", "api", "peer", "zone", "version", "leads", "copies", "lag", "clock ms", "health",
+    ]);
+    for node in &status.nodes {
+        let health = match (node.alive, node.draining) {
+            (false, _) => "dead",
+            (true, true) => "leaving",
+            (true, false) => "alive",
+        };
+        table.add_row([
+            node.id.clone(),
+            node.api.clone(),
+            node.peer.clone(),
+            node.zone.clone(),
+            node.version.clone(),
+            node.led.to_string(),
+            node.replicas.to_string(),
+            lags.get(node.id.as_str()).map_or("-".to_owned(), u64::to_string),
+            node.clock_offset_ms.to_string(),
+            health.to_owned(),
+        ]);
+    }
+    let led = status.groups.iter().filter(|group| group.leader.is_some()).count();
+    format!(
+        "cluster {}: {} nodes, {led} of {} groups have a leader\n{table}\n",
+        status.cluster,
+        status.nodes.len(),
+        status.groups.len()
+    )
+}
+
+fn groups_table(status: &ClusterStatus) -> String {
+    let mut table = table(&["group", "leader", "generation", "voters", "learners", "planned", "lag"]);
+    for group in &status.groups {
+        table.add_row([
+            group.group.to_string(),
+            group
+                .leader
+                .as_deref()
+                .map_or("-".to_owned(), |id| short(id).to_owned()),
+            group.generation.to_string(),
+            shorts(&group.voters),
+            shorts(&group.learners),
+            shorts(&group.planned),
+            group.lag.to_string(),
+        ]);
+    }
+    format!("{table}\n")
+}
+
+fn moves_table(status: &ClusterStatus) -> String {
+    let mut table = table(&["group", "to gain a copy", "to lose its copy", "to lead"]);
+    let mut moving = 0;
+    for group in &status.groups {
+        let (gain, lose, lead) = moves(group);
+        if gain.is_empty() && lose.is_empty() && lead.is_none() {
+            continue;
+        }
+        moving += 1;
+        table.add_row([
+            group.group.to_string(),
+            shorts(&gain),
+            shorts(&lose),
+            lead.map_or(String::new(), |id| short(&id).to_owned()),
+        ]);
+    }
+    if moving == 0 {
+        return format!(
+            "every one of the {} groups is where the plan wants it\n",
+            status.groups.len()
+        );
+    }
+    format!("{moving} of {} groups have yet to move\n{table}\n", status.groups.len())
+}
+
+/// Who is to gain a copy of the group, who is to lose one, and who is to lead if that is somebody else.
+fn moves(group: &GroupStatus) -> (Vec<String>, Vec<String>, Option<String>) {
+    let held: Vec<&String> = group.voters.iter().chain(&group.learners).collect();
+    let gain = group.planned.iter().filter(|node| !held.contains(node)).cloned();
+    let lose = held.iter().filter(|node| !group.planned.contains(node));
+    let lead = group.planned.first().filter(|node| group.leader.as_ref() != Some(node));
+    (
+        gain.collect(),
+        lose.map(|node| (*node).clone()).collect(),
+        lead.cloned(),
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::status::NodeStatus;
+
+    fn status() -> ClusterStatus {
+        let node = |id: &str, led| NodeStatus {
+            id: id.to_owned(),
+            api: "127.0.0.1:8000".to_owned(),
+            peer: "127.0.0.1:8100".to_owned(),
+            zone: "a".to_owned(),
+            version: "0.1.0".to_owned(),
+            alive: true,
+            draining: false,
+            led,
+            replicas: 1,
+            clock_offset_ms: 0,
+        };
+        let group = GroupStatus {
+            group: 0,
+            leader: Some("aaaaaaaaaaaaaaaa".to_owned()),
+            generation: 3,
+            voters: vec!["aaaaaaaaaaaaaaaa".to_owned()],
+            learners: vec![],
+            planned: vec!["aabbbbbbbbbbbbbb".to_owned(), "aaaaaaaaaaaaaaaa".to_owned()],
+            lag: 7,
+        };
+        ClusterStatus {
+            cluster: "c".repeat(32),
+            nodes: vec![node("aaaaaaaaaaaaaaaa", 1), node("aabbbbbbbbbbbbbb", 0)],
+            groups: vec![group],
+        }
+    }
+
+    #[test]
+    fn tables_show_nodes_and_what_has_yet_to_move() {
+        let nodes = nodes_table(&status());
+        assert!(nodes.contains("2 nodes, 1 of 1 groups have a leader"), "{nodes}");
+        let moves = moves_table(&status());
+        assert!(moves.contains("1 of 1 groups have yet to move"), "{moves}");
+        assert!(moves.contains("aabbbbbb"), "{moves}");
+        assert!(groups_table(&status()).contains("aaaaaaaa"));
+    }
+
+    #[test]
+    fn a_node_is_found_by_its_first_digits() {
+        let status = status();
+        assert_eq!(find(&status, "aab").expect("one"), "aabbbbbbbbbbbbbb");
+        assert!(
+            find(&status, "aa")
+                .expect_err("two")
+                .to_string()
+                .contains("more digits")
+        );
+        assert!(find(&status, "b").expect_err("none").to_string().contains("no node"));
+    }
+}

@@ -1,0 +1,314 @@
+//! This node's knowledge of its cluster: where the others are, who leads what, what the whole looks like; and the wish to
+//! leave it.
+//!
+//! Gossip's view as the other parts need it: addresses for `net`, leaders for `router`, the picture for `api`. Decides
+//! nothing about groups: that is `placement.rs`. Put together by `node.rs`.
+
+pub mod status;
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use crate::clock::Clock;
+use crate::id::{GroupId, NodeId};
+use crate::limits::CLOCK_OFFSET_MS_MAX;
+use crate::membership::{ClusterView, Facts, Membership};
+use crate::metrics::Metrics;
+use crate::net::{AddressBook, Offset, Peers, Service};
+use crate::peer::{BoxFuture, Call};
+use crate::placement;
+use crate::raft::Groups;
+use crate::router::LeaderHints;
+
+use status::{Answer, ClusterStatus, Report, Request};
+
+/// How long a node may take to report.
+const REPORT_DEADLINE: Duration = Duration::from_secs(1);
+/// How often the clocks are compared.
+const CLOCK_LOOK: Duration = Duration::from_secs(1);
+/// How long a peer may take to tell its time.
+const PING_DEADLINE: Duration = Duration::from_millis(500);
+/// How often led groups and the wish to leave are looked at.
+const LOOK: Duration = Duration::from_millis(100);
+
+/// The nodes as gossip shows them: where they are, and what they say that they lead.
+#[derive(Clone, Debug)]
+pub struct Nodes(pub watch::Receiver<Arc<ClusterView>>);
+
+impl AddressBook for Nodes {
+    fn address(&self, node: NodeId) -> Option<SocketAddr> {
+        let view = self.0.borrow();
+        view.members.get(&node).map(|member| member.facts.peer)
+    }
+}
+
+/// What the cluster is seen with.
+#[derive(Clone)]
+pub struct Parts {
+    /// This node.
+    pub node: NodeId,
+    /// The cluster's id.
+    pub cluster: u128,
+    /// The nodes as gossip shows them.
+    pub view: watch::Receiver<Arc<ClusterView>>,
+    /// Where this node's own facts are told; `None` for a node alone.
+    pub gossip: Option<Membership>,
+    /// The groups of this node.
+    pub groups: Groups,
+    /// The way to the other nodes.
+    pub call: Arc<dyn Call>,
+    /// Where the peers' clocks are compared; `None` for a node alone.
+    pub peers: Option<Peers>,
+    /// Where the clock's offset and the live nodes are shown.
+    pub metrics: Arc<Metrics>,
+    /// Wall time.
+    pub clock: Arc<dyn Clock>,
+    /// Copies wanted of every group.
+    pub replicas: u8,
+    /// How long a node is dead before its copies are made elsewhere, in milliseconds.
+    pub replace_after_ms: u64,
+}
+
+/// This node's knowledge of its cluster.
+#[derive(Clone)]
+pub struct Cluster(Arc<Parts>);
+
+/// Why a node was not asked to leave.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DrainError {
+    /// No such node.
+    #[error("no node {0} is in this cluster; GET /v1/cluster lists them")]
+    NotFound(String),
+    /// There is no other node.
+    #[error("it is the only live node: there is nobody to take its tasks over. Add a node first")]
+    Alone,
+    /// It does not answer.
+    #[error("node {node} does not answer: {what}")]
+    NoAnswer {
+        /// The node.
+        node: String,
+        /// Why.
+        what: String,
+    },
+}
+
+/// What the API asks of the cluster.
+pub trait ClusterCalls: Send + Sync + 'static {
+    /// What the cluster looks like from here.
+    fn status(&self) -> BoxFuture<'_, ClusterStatus>;
+
+    /// Asks a node, named by its id's hexadecimal digits, to hand everything over and to end.
+    fn drain(&self, node: String) -> BoxFuture<'_, Result<(), DrainError>>;
+}
+
+impl ClusterCalls for Cluster {
+    fn status(&self) -> BoxFuture<'_, ClusterStatus> {
+        Box::pin(self.status())
+    }
+
+    fn drain(&self, node: String) -> BoxFuture<'_, Result<(), DrainError>> {
+        Box::pin(self.drain(node))
+    }
+}
+
+impl Cluster {
+    /// The cluster as seen through `parts`.
+    pub fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// Asks every live node for its part, and puts the picture together.
+    async fn status(&self) -> ClusterStatus {
+        let parts = &self.0;
+        let view = parts.view.borrow().clone();
+        let others = view.members.values().filter(|member| member.is_alive);
+        let others = others
+            .map(|member| member.facts.node)
+            .filter(|node| *node != parts.node);
+        let asked = others.map(async |node| {
+            let request = status::encode(&Request::Report);
+            let answer = parts.call.call(node, Service::Cluster, request, REPORT_DEADLINE).await;
+            match status::decode(&answer.ok()?).ok()? {
+                Answer::Report(report) => Some((node, report)),
+                Answer::Draining => None,
+            }
+        });
+        let mut reports: BTreeMap<NodeId, Report> = join_all(asked).await.into_iter().flatten().collect();
+        reports.insert(parts.node, Report::of(&parts.groups));
+        let now_ms = parts.clock.wall_ms();
+        let plan = placement::current_plan(&view, &parts.groups, parts.replicas, now_ms, parts.replace_after_ms);
+        status::picture(parts.cluster, parts.groups.count(), &view, &plan, &reports)
+    }
+
+    /// Asks a node to hand everything over and to end.
+    async fn drain(&self, node: String) -> Result<(), DrainError> {
+        let view = self.0.view.borrow().clone();
+        let known = u64::from_str_radix(&node, 16).ok();
+        let Some(id) = known.filter(|id| view.members.contains_key(id)) else {
+            return Err(DrainError::NotFound(node));
+        };
+        if !view
+            .members
+            .values()
+            .any(|member| member.is_alive && member.facts.node != id)
+        {
+            return Err(DrainError::Alone);
+        }
+        if id == self.0.node {
+            self.begin_drain();
+            return Ok(());
+        }
+        let request = status::encode(&Request::Drain);
+        let answer = self.0.call.call(id, Service::Cluster, request, REPORT_DEADLINE).await;
+        answer.map(drop).map_err(|error| DrainError::NoAnswer {
+            node,
+            what: error.to_string(),
+        })
+    }
+
+    /// Answers another node.
+    pub fn answer(&self, request: &[u8]) -> Bytes {
+        match status::decode(request) {
+            Ok(Request::Drain) => {
+                self.begin_drain();
+                status::encode(&Answer::Draining)
+            }
+            Ok(Request::Report) => status::encode(&Answer::Report(Report::of(&self.0.groups))),
+            // The asking node cannot read an empty answer, and says so.
+            Err(_) => Bytes::new(),
+        }
+    }
+
+    /// Tells the others which groups this node leads, as that changes. Runs until it is dropped.
+    pub async fn publish(self) {
+        let mut told = Vec::new();
+        loop {
+            let led: Vec<(GroupId, u64)> = self
+                .0
+                .groups
+                .iter()
+                .filter_map(|group| Some((group.id(), group.leads()?.generation)))
+                .collect();
+            if led != told {
+                told.clone_from(&led);
+                self.tell(|facts| facts.led = led);
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    /// Compares this node's wall clock with its peers' and tells the others. Runs until it is dropped.
+    pub async fn watch_clock(self) {
+        let Some(peers) = &self.0.peers else { return };
+        loop {
+            let view = self.0.view.borrow().clone();
+            let alive: Vec<NodeId> = view.live().map(|member| member.facts.node).collect();
+            self.0.metrics.set_nodes_alive(alive.len());
+            let others = alive.into_iter().filter(|node| *node != self.0.node);
+            // A peer that does not answer has no say about the time.
+            join_all(others.map(|node| peers.ping(node, PING_DEADLINE))).await;
+            let peers: Vec<i64> = peers.offsets().values().map(certain_ms).collect();
+            let offset_ms = own_offset_ms(peers);
+            self.0.metrics.set_clock_offset_ms(offset_ms);
+            if view.own().facts.clock_offset_ms != offset_ms {
+                self.tell(|facts| facts.clock_offset_ms = offset_ms);
+            }
+            if offset_ms.unsigned_abs() > CLOCK_OFFSET_MS_MAX {
+                tracing::error!(
+                    offset_ms,
+                    "this node's clock is too far from its peers': its leaderships go to others until it is set right"
+                );
+            }
+            tokio::time::sleep(CLOCK_LOOK).await;
+        }
+    }
+
+    /// Completes when this node was asked to leave and has nothing left.
+    pub async fn drained(&self) {
+        loop {
+            let view = self.0.view.borrow().clone();
+            let is_draining = view.members.get(&self.0.node).is_some_and(|me| me.facts.draining);
+            if is_draining && Report::of(&self.0.groups).is_empty() {
+                return;
+            }
+            tokio::time::sleep(LOOK).await;
+        }
+    }
+
+    fn begin_drain(&self) {
+        tracing::info!("this node was asked to leave: its groups move to other nodes");
+        self.tell(|facts| facts.draining = true);
+    }
+
+    fn tell(&self, change: impl FnOnce(&mut Facts)) {
+        if let Some(gossip) = &self.0.gossip {
+            gossip.publish(change);
+        }
+    }
+}
+
+/// As much of an offset as is certain: a slow answer proves little.
+fn certain_ms(offset: &Offset) -> i64 {
+    let uncertainty = i64::try_from(offset.uncertainty_ms).unwrap_or(i64::MAX);
+    match offset.offset_ms {
+        ms if ms > uncertainty => ms - uncertainty,
+        ms if ms < -uncertainty => ms + uncertainty,
+        _ => 0,
+    }
+}
+
+/// This node's clock against the median of all clocks, its own included; `peers` are theirs minus its own.
+fn own_offset_ms(mut peers: Vec<i64>) -> i64 {
+    peers.push(0);
+    peers.sort_unstable();
+    // Of an even number the one that is nearer to this node's: two nodes cannot tell who of them is wrong.
+    let (low, high) = (peers[(peers.len() - 1) / 2], peers[peers.len() / 2]);
+    -if low.abs() < high.abs() { low } else { high }
+}
+
+impl LeaderHints for Nodes {
+    fn leader(&self, group: GroupId) -> Option<NodeId> {
+        let view = self.0.borrow();
+        let led = view
+            .members
+            .values()
+            .filter(|member| member.is_alive)
+            .flat_map(|member| {
+                let led = member.facts.led.iter().filter(|(led, _)| *led == group);
+                led.map(|(_, generation)| (*generation, member.facts.node))
+            });
+        led.max().map(|(_, node)| node)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_clock_is_compared_with_the_median() {
+        assert_eq!(own_offset_ms(vec![]), 0);
+        assert_eq!(own_offset_ms(vec![900]), 0, "two nodes cannot tell who is wrong");
+        assert_eq!(own_offset_ms(vec![900, 1_000]), -900, "both others are ahead");
+        assert_eq!(own_offset_ms(vec![900, 5]), -5, "one other is ahead");
+        assert_eq!(own_offset_ms(vec![-700, -800, -900, 3]), 700);
+    }
+
+    #[test]
+    fn only_the_certain_part_of_an_offset_counts() {
+        let offset = |offset_ms, uncertainty_ms| Offset {
+            offset_ms,
+            uncertainty_ms,
+            measured: Duration::ZERO,
+        };
+        assert_eq!(certain_ms(&offset(700, 100)), 600);
+        assert_eq!(certain_ms(&offset(-700, 100)), -600);
+        assert_eq!(certain_ms(&offset(70, 100)), 0);
+    }
+}

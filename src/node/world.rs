@@ -1,0 +1,134 @@
+//! Everything outside a node, as one value: this machine's clock, disk and network for `serve`, a simulation's own elsewhere.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use tokio::net::{TcpListener, TcpSocket};
+use tokio::sync::watch;
+
+use crate::clock::{Clock, SystemClock};
+use crate::config::Config;
+use crate::entropy::{Entropy, SystemEntropy};
+use crate::fire::deliver::{Deliver, DeliverOptions, HttpDeliver};
+use crate::identity::{DataDirectory, Identity};
+use crate::limits::{ACCEPT_BACKLOG, IDLE_PER_TARGET_MAX};
+use crate::membership::{ClusterView, Membership};
+use crate::metrics::Metrics;
+use crate::net::{self, Dial, TcpDial};
+use crate::node::NodeError;
+use crate::node::enter::{self, Entered};
+use crate::node::observers::GossipMetrics;
+use crate::secret::ClusterSecret;
+use crate::store::fjall_kv::FjallKv;
+use crate::store::{Kv, Spools};
+use crate::wal;
+
+/// Everything outside the node. `P` is where its peers' connections come from.
+pub struct World<P> {
+    /// Wall and monotonic time.
+    pub clock: Arc<dyn Clock>,
+    /// Random numbers.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where everything is counted.
+    pub metrics: Arc<Metrics>,
+    /// The way to the callbacks' targets.
+    pub deliver: Arc<dyn Deliver>,
+    /// Who this node is.
+    pub identity: Identity,
+    /// Where the log stream's files live.
+    pub log_files: Arc<dyn wal::Files>,
+    /// Where the state lives.
+    pub kv: Arc<dyn Kv>,
+    /// Where snapshots are kept that other nodes send.
+    pub spools: Arc<dyn Spools>,
+    /// The nodes that gossip shows; this one alone where there is no gossip.
+    pub view: watch::Receiver<Arc<ClusterView>>,
+    /// The way to the other nodes; none for a node alone.
+    pub peers: Option<PeerWorld<P>>,
+    /// The data directory, locked while the node runs; it keeps the identity.
+    pub data: Option<DataDirectory>,
+}
+
+/// The way to the other nodes.
+pub struct PeerWorld<P> {
+    /// Gossip, begun.
+    pub membership: Membership,
+    /// What all nodes of the cluster know.
+    pub secret: ClusterSecret,
+    /// Makes connections to peers.
+    pub dialer: Arc<dyn Dial>,
+    /// Takes connections of peers.
+    pub listener: P,
+}
+
+impl World<TcpListener> {
+    /// The real world: this machine's clock, network and the configured data directory. For a node that joins a cluster,
+    /// waits until that cluster is found.
+    pub async fn open(config: &Config, api: SocketAddr) -> Result<Self, NodeError> {
+        let clock = Arc::new(SystemClock::default());
+        let entropy = Arc::new(SystemEntropy::default());
+        let deliver = HttpDeliver::new(&DeliverOptions {
+            timeout_ms: config.fire.timeout_ms,
+            connect_timeout_ms: config.fire.connect_timeout_ms,
+            idle_per_target: (config.fire.in_flight_per_target_max as usize).min(IDLE_PER_TARGET_MAX),
+            extra_roots_pem: None,
+        })?;
+        let metrics = Arc::new(Metrics::default());
+        let data = DataDirectory::open(&config.data)?;
+        if config.rejoin
+            && let Some(aside) = data.set_aside(clock.wall_ms() / 1_000)?
+        {
+            tracing::warn!(directory = %aside.display(), "the old data was set aside; this node starts as a new one");
+        }
+        let listener = match config.peer_listen.0 {
+            None => None,
+            Some(address) => {
+                let bound = listen(address).map_err(|error| NodeError::PeerListen { address, error })?;
+                Some(bound)
+            }
+        };
+        let Entered { identity, view, gossip } = enter::enter(
+            config,
+            &data,
+            api,
+            clock.clone(),
+            entropy.clone(),
+            Arc::new(GossipMetrics(metrics.clone())),
+        )
+        .await?;
+        let log_files = Arc::new(data.open_log()?);
+        let kv = Arc::new(FjallKv::open(&data.state(), config.store.cache_bytes)?);
+        let spools = Arc::new(data.open_spools()?);
+        let peers = gossip.zip(listener).map(|((membership, secret), listener)| PeerWorld {
+            membership,
+            secret,
+            dialer: Arc::new(TcpDial) as Arc<dyn net::Dial>,
+            listener,
+        });
+        Ok(Self {
+            clock,
+            entropy,
+            metrics,
+            deliver: Arc::new(deliver),
+            identity,
+            log_files,
+            kv,
+            spools,
+            view,
+            peers,
+            data: Some(data),
+        })
+    }
+}
+
+/// Listens with a queue that is long enough for a burst of clients.
+pub fn listen(address: SocketAddr) -> std::io::Result<TcpListener> {
+    let socket = if address.is_ipv4() {
+        TcpSocket::new_v4()?
+    } else {
+        TcpSocket::new_v6()?
+    };
+    socket.set_reuseaddr(true)?;
+    socket.bind(address)?;
+    socket.listen(ACCEPT_BACKLOG)
+}
