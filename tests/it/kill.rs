@@ -79,12 +79,33 @@ async fn killed_again_and_again_a_node_keeps_its_promises() {
         periodic.len(),
     );
     assert_eq!(verdict.violations, Vec::<String>::new());
+    assert_eq!(
+        verdict.quiet_repeats, 0,
+        "a node alone changes its owner by a restart only"
+    );
     let early = periodic.iter().find(|arrival| arrival.at_ms < arrival.due_ms);
     assert!(early.is_none(), "early: {early:?}");
     assert!(
         verdict.acked as u64 > rounds * 20,
         "too few were acknowledged to say anything: {verdict:?}"
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_node_comes_back_at_its_address() {
+    let place = Place::new();
+    let node = place.node().start().await;
+    let (address, mut client) = (node.address(), node.client());
+    let due = wall_secs() + 1_000;
+    client
+        .create(one_shot("kept", due, "http://127.0.0.1:9/", "{}"))
+        .await
+        .done();
+    // With a connection open: what is left of it must not keep the port.
+    node.kill();
+    let node = place.node().listen(address).start().await;
+    assert_eq!(node.address(), address);
+    assert_eq!(client.query("kept").await.done()["task_id"], "kept");
 }
 
 /// Creates from many connections, deletes and queries between, and kills the node in the middle of it.

@@ -1,10 +1,12 @@
 //! The one integration binary: the program as its users meet it.
 
 mod cli;
+mod cluster;
 mod damage;
 mod disk;
 mod firing;
 mod harness;
 mod kill;
+mod linear;
 mod memory;
 mod readme;

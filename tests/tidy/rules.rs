@@ -22,33 +22,57 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("core", &["id", "limits"]),
     ("failure", &[]),
     ("readiness", &[]),
-    ("identity", &["core", "wal"]),
+    ("identity", &["core", "store", "wal"]),
     ("store", &["core"]),
     ("wal", &[]),
+    ("secret", &[]),
+    ("net", &["secret"]),
+    ("membership", &[]),
     ("metrics", &["core"]),
-    ("raft", &["core", "failure", "metrics", "store", "wal"]),
+    ("peer", &["net"]),
+    ("raft", &["core", "failure", "metrics", "net", "peer", "store", "wal"]),
     ("fire", &["core", "failure", "metrics", "raft", "store"]),
-    ("router", &["core", "metrics", "raft", "store"]),
-    ("api", &["core", "metrics", "readiness", "router"]),
+    ("router", &["core", "metrics", "net", "peer", "raft", "store"]),
+    ("placement", &["core", "membership", "raft"]),
+    (
+        "cluster",
+        &[
+            "core",
+            "membership",
+            "metrics",
+            "net",
+            "peer",
+            "placement",
+            "raft",
+            "router",
+        ],
+    ),
+    ("api", &["cluster", "core", "metrics", "readiness", "router"]),
     ("config", &["core"]),
     (
         "node",
         &[
             "api",
+            "cluster",
             "config",
             "core",
             "failure",
             "fire",
             "identity",
+            "membership",
             "metrics",
+            "net",
+            "peer",
+            "placement",
             "raft",
             "readiness",
             "router",
+            "secret",
             "store",
             "wal",
         ],
     ),
-    ("cli", &["config", "core", "node", "store"]),
+    ("cli", &["cluster", "config", "core", "node", "store"]),
 ];
 
 /// A path that product code may name in some files only.
@@ -63,6 +87,10 @@ pub const ONLY: &[Only] = &[
     Only {
         path: "fjall",
         within: &["src/store/"],
+    },
+    Only {
+        path: "chitchat",
+        within: &["src/membership/"],
     },
     Only {
         path: "openraft",
@@ -83,6 +111,19 @@ pub const ONLY: &[Only] = &[
     Only {
         path: "rustls",
         within: &["src/fire/deliver"],
+    },
+    Only {
+        path: "ring",
+        // core/plan has a module of this name.
+        within: &["src/core/plan/", "src/membership/seal", "src/secret"],
+    },
+    Only {
+        path: "snow",
+        within: &["src/net/session"],
+    },
+    Only {
+        path: "hashring",
+        within: &["src/core/plan/"],
     },
     Only {
         path: "saffron",
@@ -110,7 +151,7 @@ pub const ONLY: &[Only] = &[
     },
     Only {
         path: "anyhow",
-        within: &["src/cli/", "src/main.rs"],
+        within: &["src/cli/", "src/main.rs", "src/membership/transport"],
     },
     Only {
         path: "rand",

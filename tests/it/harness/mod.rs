@@ -3,11 +3,14 @@
 //! Knows the program by its command line, its HTTP and its data directory alone, never by its source. Used by the
 //! modules beside it.
 
+pub mod checker;
 pub mod client;
+pub mod cluster;
 pub mod image;
 pub mod node;
 pub mod oracle;
 pub mod sink;
+pub mod view;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 

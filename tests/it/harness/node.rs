@@ -4,7 +4,7 @@
 
 use std::fs::File;
 use std::io::{BufRead, BufReader};
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
@@ -52,6 +52,7 @@ impl Place {
 pub struct Launch {
     data: PathBuf,
     log: PathBuf,
+    listen: SocketAddr,
     settings: Vec<(String, String)>,
     arguments: Vec<String>,
 }
@@ -62,6 +63,7 @@ impl Launch {
         Self {
             data: data.to_owned(),
             log: log.to_owned(),
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             settings: Vec::new(),
             arguments: Vec::new(),
         }
@@ -71,6 +73,12 @@ impl Launch {
     pub fn set(mut self, key: &str, value: u64) -> Self {
         let variable = format!("XCRON_{}", key.replace('.', "_").to_uppercase());
         self.settings.push((variable, value.to_string()));
+        self
+    }
+
+    /// At this address of the API, and not at any free port.
+    pub fn listen(mut self, address: SocketAddr) -> Self {
+        self.listen = address;
         self
     }
 
@@ -89,7 +97,8 @@ impl Launch {
         }
         let log = File::create(&self.log).expect("the log can be written");
         let mut child = command
-            .args(["serve", "--listen", "127.0.0.1:0", "--data"])
+            .arg("serve")
+            .args(["--listen", &self.listen.to_string(), "--data"])
             .arg(&self.data)
             .args(&self.arguments)
             .envs(self.settings.iter().cloned())
@@ -160,6 +169,9 @@ pub struct Node {
 impl Node {
     /// Waits until the node says where it serves, or has ended.
     pub async fn ready(&mut self) -> Result<(), Ended> {
+        if self.address.is_some() {
+            return Ok(());
+        }
         let greeted = tokio::time::timeout(PATIENCE, self.greeting.recv()).await;
         match greeted {
             Ok(Some(address)) => {

@@ -3,6 +3,9 @@
 //! Every task is entered before its call is sent, as unknown, so that a call cut by a crash is never taken for a refusal.
 //! Judges by counts and order; of clock times only by the due itself, which is a promise.
 
+#[cfg(test)]
+mod tests;
+
 use std::collections::BTreeMap;
 
 use parking_lot::Mutex;
@@ -61,8 +64,29 @@ impl Entry {
 #[derive(Debug, Default)]
 pub struct Oracle {
     entries: Mutex<BTreeMap<String, Entry>>,
-    /// From just before the signal until the process was gone.
-    kills: Mutex<Vec<(u64, u64)>>,
+    faults: Mutex<Vec<Fault>>,
+}
+
+/// What was done to a node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Kill,
+    Pause,
+}
+
+/// A fault: of a kill from just before the signal until the process was gone, of a pause until just before it went on.
+#[derive(Clone, Copy, Debug)]
+struct Fault {
+    kind: Kind,
+    from_ms: u64,
+    to_ms: u64,
+}
+
+impl Fault {
+    /// Whether an attempt that arrived at `at_ms` may have begun before the pause: nothing can call it back then.
+    fn may_have_frozen(&self, due_ms: u64, at_ms: u64) -> bool {
+        self.kind == Kind::Pause && due_ms <= self.from_ms && at_ms >= self.to_ms
+    }
 }
 
 /// What the judgement counted.
@@ -76,6 +100,12 @@ pub struct Verdict {
     pub unknown: usize,
     /// Attempts beyond the first of their fire.
     pub repeats: usize,
+    /// Those of them without a fault between: their owner changed in quiet times.
+    pub quiet_repeats: usize,
+    /// Attempts that a pause held back until after their fire was settled.
+    pub thawed: usize,
+    /// The longest that a fire came after its due: for the reader, not for judgement.
+    pub silence_ms_max: u64,
     /// The longest time between the arrival of an attempt that was repeated and the kill that made it so: for the reader,
     /// not for judgement.
     pub unrecorded_ms_max: u64,
@@ -118,9 +148,18 @@ impl Oracle {
         self.change(id, |entry| entry.settled_ms = Some(wall_ms()));
     }
 
-    /// The node was killed within these times.
+    /// A node was killed within these times.
     pub fn killed(&self, from_ms: u64, to_ms: u64) {
-        self.kills.lock().push((from_ms, to_ms));
+        self.disturbed(Kind::Kill, from_ms, to_ms);
+    }
+
+    /// A node stood still between these times.
+    pub fn paused(&self, from_ms: u64, to_ms: u64) {
+        self.disturbed(Kind::Pause, from_ms, to_ms);
+    }
+
+    fn disturbed(&self, kind: Kind, from_ms: u64, to_ms: u64) {
+        self.faults.lock().push(Fault { kind, from_ms, to_ms });
     }
 
     fn change(&self, id: &str, change: impl FnOnce(&mut Entry)) {
@@ -140,6 +179,11 @@ impl Oracle {
     pub fn task(&self, id: &str) -> (u64, String) {
         let entries = self.entries.lock();
         (entries[id].due_ms, entries[id].body.clone())
+    }
+
+    /// Whether a client has asked to delete the task.
+    pub fn is_deleted(&self, id: &str) -> bool {
+        self.entries.lock()[id].delete.is_some()
     }
 
     /// Tasks that must have arrived and have not.
@@ -179,6 +223,9 @@ impl Oracle {
                     .push(format!("{id}: must not arrive, arrived at {at_ms}: {entry:?}"));
             }
             verdict.repeats += attempts.len().saturating_sub(1);
+            if let Some(first) = attempts.first() {
+                verdict.silence_ms_max = verdict.silence_ms_max.max(first.at_ms.saturating_sub(entry.due_ms));
+            }
             self.judge_attempts(id, entry, attempts, &mut verdict);
         }
         for (id, attempts) in by_task.iter().filter(|(id, _)| !entries.contains_key(**id)) {
@@ -190,36 +237,47 @@ impl Oracle {
     }
 
     fn judge_attempts(&self, id: &str, entry: &Entry, attempts: &[&Arrival], verdict: &mut Verdict) {
+        let faults = self.faults.lock();
         let violations = &mut verdict.violations;
         for arrival in attempts {
-            if arrival.at_ms < entry.due_ms {
-                violations.push(format!("{id}: early: due {}, arrived {}", entry.due_ms, arrival.at_ms));
+            let at_ms = arrival.at_ms;
+            if at_ms < entry.due_ms {
+                violations.push(format!("{id}: early: due {}, arrived {at_ms}", entry.due_ms));
             }
             if arrival.due_ms != entry.due_ms || arrival.body != entry.body || arrival.path != entry.path {
                 violations.push(format!("{id}: altered: {entry:?} arrived as {arrival:?}"));
             }
-            if entry.settled_ms.is_some_and(|settled_ms| arrival.at_ms > settled_ms) {
-                violations.push(format!(
-                    "{id}: repeated after a query had shown the delivery: {arrival:?}"
-                ));
+            if entry.settled_ms.is_some_and(|settled_ms| at_ms > settled_ms) {
+                if faults.iter().any(|fault| fault.may_have_frozen(entry.due_ms, at_ms)) {
+                    verdict.thawed += 1;
+                } else {
+                    violations.push(format!(
+                        "{id}: repeated after a query had shown the delivery: {arrival:?}"
+                    ));
+                }
             }
         }
         for pair in attempts.windows(2) {
-            if pair[0].fire != pair[1].fire {
+            let (first, second) = (pair[0], pair[1]);
+            if first.fire != second.fire {
                 violations.push(format!(
                     "{id}: two fires of one due: {} and {}",
-                    pair[0].fire, pair[1].fire
+                    first.fire, second.fire
                 ));
             }
-            let (first_ms, second_ms) = (pair[0].at_ms, pair[1].at_ms);
-            let kills = self.kills.lock();
-            match kills.iter().find(|(from, to)| *to >= first_ms && *from <= second_ms) {
-                Some((from, _)) => {
-                    verdict.unrecorded_ms_max = verdict.unrecorded_ms_max.max(from.saturating_sub(first_ms));
+            // The target answers every attempt with 200, so one owner has no reason for another.
+            if first.generation == second.generation {
+                violations.push(format!("{id}: repeated by the same owner: {first:?} and {second:?}"));
+            }
+            let mut between = faults
+                .iter()
+                .filter(|fault| fault.to_ms >= first.at_ms && fault.from_ms <= second.at_ms);
+            match between.next() {
+                Some(fault) => {
+                    let unrecorded_ms = fault.from_ms.saturating_sub(first.at_ms);
+                    verdict.unrecorded_ms_max = verdict.unrecorded_ms_max.max(unrecorded_ms);
                 }
-                None => violations.push(format!(
-                    "{id}: repeated without a kill between {first_ms} and {second_ms}"
-                )),
+                None => verdict.quiet_repeats += 1,
             }
         }
     }

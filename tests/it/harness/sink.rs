@@ -34,6 +34,8 @@ pub struct Arrival {
     pub due_ms: u64,
     /// `xcron-attempt`.
     pub attempt: u64,
+    /// `xcron-generation`.
+    pub generation: u64,
     /// When the head of the request was here, by this process's reading of the clock: never before it really was.
     pub at_ms: u64,
     /// All headers.
@@ -155,6 +157,7 @@ async fn receive(request: Request<Incoming>, state: &State) -> Result<Response<F
         // Absent counts as not yet due, which no arrival may be.
         due_ms: due_ms.unwrap_or(u64::MAX),
         attempt,
+        generation: number(&head.headers, "xcron-generation"),
         at_ms,
         path: path.clone(),
         headers: head.headers,
