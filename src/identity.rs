@@ -65,9 +65,19 @@ pub struct Identity {
     pub cluster: u128,
     /// Number of groups, fixed at the cluster's birth.
     pub groups: GroupCount,
-    /// The cluster is being born here: groups that this node does not have are still to be made. Never true again once
-    /// all have been, since a group that is missing then lives elsewhere.
-    pub is_birth: bool,
+    /// How far the node has come.
+    pub stage: Stage,
+}
+
+/// How far a node has come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Stage {
+    /// The cluster is being born here: groups that this node does not have are still to be made.
+    Founding,
+    /// It has joined a cluster; its log and state are still to be made.
+    Joining,
+    /// Log and state have been made. A log that is missing is lost, and a group that is missing lives elsewhere.
+    Settled,
 }
 
 impl Identity {
@@ -77,7 +87,7 @@ impl Identity {
             node,
             cluster,
             groups,
-            is_birth: false,
+            stage: Stage::Joining,
         }
     }
 
@@ -87,7 +97,7 @@ impl Identity {
             node: fresh_node_id(entropy),
             cluster: (u128::from(entropy.next_u64()) << 64) | u128::from(entropy.next_u64()),
             groups,
-            is_birth: true,
+            stage: Stage::Founding,
         }
     }
 }
@@ -109,6 +119,10 @@ impl DataDirectory {
     /// Creates the directory if need be, and locks it.
     pub fn open(path: &Path) -> Result<Self, IdentityError> {
         create_private(path).map_err(|error| io_error(path, "cannot be created", error))?;
+        // Its own name must outlive a power cut as well: without it the node would found a cluster anew.
+        if let Some(parent) = path.canonicalize().ok().as_deref().and_then(Path::parent) {
+            sync_directory(parent).map_err(|error| io_error(parent, "cannot be synced", error))?;
+        }
         let lock_path = path.join(LOCK_FILE);
         let lock = File::create(&lock_path).map_err(|error| io_error(&lock_path, "cannot be created", error))?;
         match lock.try_lock() {
@@ -152,7 +166,10 @@ impl DataDirectory {
     pub fn identity(&self) -> Result<Option<Identity>, IdentityError> {
         let path = self.path.join(IDENTITY_FILE);
         match fs::read(&path) {
-            Ok(bytes) => self.decode(&bytes).map(Some),
+            Ok(bytes) => self
+                .decode(&bytes)
+                .and_then(|identity| self.with_its_data(identity))
+                .map(Some),
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if self.log().exists() || self.state().exists() {
                     return Err(self.damaged("file identity is missing, but there is data".into()));
@@ -192,6 +209,20 @@ impl DataDirectory {
         }
         sync_directory(&self.path).map_err(|error| io_error(&self.path, "cannot be synced", error))?;
         Ok(is_moved.then_some(aside))
+    }
+
+    /// A settled node without its log has forgotten its votes: it must not come back under its old id.
+    fn with_its_data(&self, identity: Identity) -> Result<Identity, IdentityError> {
+        if identity.stage != Stage::Settled {
+            return Ok(identity);
+        }
+        let has_files = |path: &Path| fs::read_dir(path).is_ok_and(|mut files| files.next().is_some());
+        for (directory, what) in [(self.log(), "the log"), (self.state(), "the state")] {
+            if !has_files(&directory) {
+                return Err(self.damaged(format!("{what} is missing, but the node has had one")));
+            }
+        }
+        Ok(identity)
     }
 
     fn decode(&self, bytes: &[u8]) -> Result<Identity, IdentityError> {
@@ -256,12 +287,18 @@ mod tests {
         assert_eq!(directory.identity().expect("undamaged"), None);
         let kept = founded(&directory);
         assert_eq!(directory.identity().expect("undamaged"), Some(kept.clone()));
+        for directory in [directory.log(), directory.state()] {
+            fs::create_dir(&directory).expect("free");
+            fs::write(directory.join("file"), "").expect("writable");
+        }
         let born = Identity {
-            is_birth: false,
+            stage: Stage::Settled,
             ..kept
         };
         directory.keep(&born).expect("writable");
         assert_eq!(directory.identity().expect("undamaged"), Some(born));
+        fs::remove_file(directory.log().join("file")).expect("there");
+        assert!(refusal(&directory).contains("the log is missing"));
     }
 
     #[test]

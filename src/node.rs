@@ -25,7 +25,7 @@ use crate::fire::dispatch::{self, Dispatcher};
 use crate::fire::firing::{self, Firing};
 use crate::fire::queues::QueueLimits;
 use crate::fire::windows::Windows;
-use crate::identity::{DataDirectory, Identity, IdentityError};
+use crate::identity::{DataDirectory, Identity, IdentityError, Stage};
 use crate::metrics::Metrics;
 use crate::net::{self, Peers};
 use crate::peer::{Call, NoPeers};
@@ -133,7 +133,11 @@ pub async fn run<L: api::Listen, P: net::Listen>(
         drop(tokio::time::timeout(DRAIN, api).await);
         node.groups.shutdown().await;
     }
-    result
+    // A fault in the middle of an ordered stop is a fault.
+    match node.failure.get() {
+        Some(fault) => Err(NodeError::Fault(fault)),
+        None => result,
+    }
 }
 
 /// The parts of a running node that more than one function needs.
@@ -173,8 +177,9 @@ impl Node {
             failure: failure.clone(),
             metrics: metrics.clone(),
         };
-        let (groups, hosted) = Groups::start(parts, world.identity.is_birth).await?;
-        born(&world)?;
+        let is_birth = world.identity.stage == Stage::Founding;
+        let (groups, hosted) = Groups::start(parts, is_birth).await?;
+        settled(&world)?;
         let dispatcher = dispatcher(&config, &world, &groups, &windows, &metrics, &failure);
         let parts = firing::Parts {
             windows: windows.clone(),
@@ -330,16 +335,17 @@ fn cluster_loops<P: net::Listen>(
     loops
 }
 
-/// From now on a group that is missing here lives elsewhere: it must never be made anew.
-fn born<P>(world: &World<P>) -> Result<(), NodeError> {
-    let (Some(data), true) = (&world.data, world.identity.is_birth) else {
+/// From now on a log that is missing is lost, and a group that is missing lives elsewhere: neither must be made anew.
+fn settled<P>(world: &World<P>) -> Result<(), NodeError> {
+    let Some(data) = &world.data else { return Ok(()) };
+    if world.identity.stage == Stage::Settled {
         return Ok(());
-    };
-    let born = Identity {
-        is_birth: false,
+    }
+    let settled = Identity {
+        stage: Stage::Settled,
         ..world.identity.clone()
     };
-    Ok(data.keep(&born)?)
+    Ok(data.keep(&settled)?)
 }
 
 fn router<P>(config: &Config, world: &World<P>, replicas: &Replicas, call: &Arc<dyn Call>) -> Router {

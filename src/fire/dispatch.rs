@@ -12,7 +12,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::core::command::{AttemptResult, Op, Settle};
 use crate::core::due::{DueAttempt, due_attempts};
-use crate::core::machine::{DueEntry, View, Wake};
+use crate::core::machine::{self, DueEntry, View, Wake};
 use crate::core::retry::{Answer, Decision, NoAnswer, RetryPolicy};
 use crate::core::target::Target;
 use crate::core::task::{TaskSpec, TaskState};
@@ -125,18 +125,18 @@ impl Dispatcher {
         let settles = self.attempts(&group, fire).await;
         self.0.queues.lock().finish(target);
         self.start_allowed();
-        let is_settled = match settles {
-            Ok(made) => self.report(&group, made.settles).await && !made.is_cut_short,
-            Err(SecondLook) => false,
+        let (is_settled, again_ms) = match settles {
+            Ok(made) => (self.report(&group, made.settles).await, made.again_ms),
+            Err(SecondLook) => (false, None),
         };
         let now_ms = self.0.parts.clock.wall_ms();
-        let again = (!is_settled).then_some((
-            now_ms + SECOND_LOOK_MS,
-            DueEntry {
-                wake: Wake::Retry,
-                target,
-            },
-        ));
+        let again_ms = if is_settled {
+            again_ms
+        } else {
+            Some(now_ms + SECOND_LOOK_MS)
+        };
+        let wake = Wake::Retry;
+        let again = again_ms.map(|at_ms| (at_ms, DueEntry { wake, target }));
         let window = self.0.parts.windows.of(fire.group);
         let must_wake = window.with(|window| {
             window.released(fire.key, again);
@@ -155,6 +155,10 @@ impl Dispatcher {
             return Ok(Made::default());
         };
         let mut made = Made::default();
+        if due.is_empty() {
+            // It was due when it was taken: the clock has been set back since, or somebody else has settled it.
+            made.again_ms = machine::wakes(&state).into_keys().next();
+        }
         let (url, body): (Arc<str>, _) = (spec.url.into(), Bytes::from(spec.body));
         for attempt in due {
             let now_ms = parts.clock.wall_ms();
@@ -162,12 +166,16 @@ impl Dispatcher {
                 .windows
                 .of(fire.group)
                 .with(|window| window.may_start(fire.key, fire.generation));
-            if may_start != Some(true) || now_ms < attempt.due_ms {
+            if may_start != Some(true) {
+                break;
+            }
+            if now_ms < attempt.due_ms {
+                made.again_ms = Some(attempt.due_ms);
                 break;
             }
             // Last of all: without the lease another node may be firing this task already.
             if !group.may_fire() {
-                made.is_cut_short = true;
+                made.again_ms = Some(now_ms + SECOND_LOOK_MS);
                 break;
             }
             parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
@@ -184,7 +192,13 @@ impl Dispatcher {
             });
             let answer = answer.await;
             parts.metrics.inc_attempt_answer(class(&answer));
-            made.settles.push(self.settle(fire, &state, attempt, &answer));
+            let settle = self.settle(fire, &state, attempt, &answer);
+            let is_stop = settle.result == AttemptResult::Stop;
+            made.settles.push(settle);
+            // The target wants nothing more of this task, whatever else is due.
+            if is_stop {
+                break;
+            }
         }
         Ok(made)
     }
@@ -266,8 +280,8 @@ struct SecondLook;
 #[derive(Default)]
 struct Made {
     settles: Vec<Settle>,
-    /// Further attempts are due, but this node may not make them now.
-    is_cut_short: bool,
+    /// When the task is to be looked at again: more of it is due, or will be, than was attempted.
+    again_ms: Option<u64>,
 }
 
 fn class(answer: &Answer) -> AnswerClass {

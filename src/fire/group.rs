@@ -66,6 +66,12 @@ impl GroupFiring {
         let low_water_ms = self.group.store().low_water_ms();
         let window = Window::new(lead.generation, low_water_ms, self.entries_max);
         self.windows.of(self.group.id()).open(window);
+        // A task that was created below the mark just before found no window to be put into.
+        let lowered_ms = self.group.store().low_water_ms();
+        if lowered_ms < low_water_ms {
+            let window = Window::new(lead.generation, lowered_ms, self.entries_max);
+            self.windows.of(self.group.id()).open(window);
+        }
         let mut raise_at_ms = 0;
         loop {
             let now_ms = self.clock.wall_ms();

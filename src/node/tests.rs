@@ -1,5 +1,7 @@
 //! A node without its API: the whole path from create to callback on a real disk, with targets that do as they are told.
 
+mod clock;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use parking_lot::Mutex;

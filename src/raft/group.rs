@@ -305,6 +305,7 @@ pub(super) async fn follow_leadership(
     node: NodeId,
     claims: watch::Sender<Option<Leadership>>,
     failure: Failure,
+    is_stopping: Arc<AtomicBool>,
 ) {
     let mut metrics = raft.server_metrics();
     let mut claimed_term = None;
@@ -337,8 +338,11 @@ pub(super) async fn follow_leadership(
             }
         }
         if metrics.changed().await.is_err() {
-            // The group has stopped: on its own only after a fault of its storage.
             claims.send_replace(None);
+            if !is_stopping.load(Ordering::SeqCst) {
+                // A node that lives on without one of its groups would look well and never fire its tasks.
+                failure.report("a Raft group has stopped by itself; the log tells why");
+            }
             return;
         }
     }

@@ -5,6 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
@@ -107,6 +108,8 @@ struct Inner {
     starting: Mutex<()>,
     hosted: mpsc::Sender<Group>,
     inbox: Inbox,
+    /// The groups are being stopped in order.
+    is_stopping: Arc<AtomicBool>,
 }
 
 /// The groups that this node hosts, by number.
@@ -126,6 +129,7 @@ impl Groups {
             starting: Mutex::new(()),
             hosted,
             inbox: Inbox::new(parts.spools.clone(), count),
+            is_stopping: Arc::default(),
             parts,
         }));
         let on_disk: BTreeSet<u16> = groups.0.parts.wal.groups().into_iter().collect();
@@ -183,6 +187,7 @@ impl Groups {
 
     /// Stops every group; what was acknowledged is on disk already.
     pub async fn shutdown(&self) {
+        self.0.is_stopping.store(true, Ordering::SeqCst);
         for group in self.iter() {
             if let Err(error) = group.raft().shutdown().await {
                 tracing::warn!(group = group.id().0, %error, "a group did not stop cleanly");
@@ -210,6 +215,7 @@ impl Groups {
             parts.node,
             claims,
             parts.failure.clone(),
+            self.0.is_stopping.clone(),
         ));
         let lease = Duration::from_millis(ELECTION_MS.1);
         Ok(Group::new(raft, machine, store, proposer, leadership, lease))

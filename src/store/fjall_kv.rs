@@ -64,10 +64,12 @@ impl FjallKv {
                 path: path.display().to_string(),
                 what: error.to_string(),
             },
-            JournalError::OutOfLine { .. } => KvError::Damaged {
-                path: path.display().to_string(),
-                what: error.to_string(),
-            },
+            JournalError::OutOfLine { .. } | JournalError::Damaged { .. } | JournalError::Missing { .. } => {
+                KvError::Damaged {
+                    path: path.display().to_string(),
+                    what: error.to_string(),
+                }
+            }
         })?;
         let database = Database::builder(path)
             .cache_size(cache_bytes)

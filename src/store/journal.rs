@@ -1,26 +1,34 @@
-//! Looks at fjall's journal before fjall does: its checksums leave out the one number that orders a batch among the others.
+//! Looks at fjall's journals before fjall does: it cuts a journal that it cannot follow and goes on with the next one, and
+//! its checksums leave out the one number that orders a batch among the others. Both lose rows without a word.
 //!
-//! A flipped bit in a batch's sequence number makes its rows hide newer ones, or be hidden by older ones, without a word.
-//! The numbers of a journal rise from batch to batch, so such a batch stands out of line. Knows the layout of the pinned
-//! release's journal (one file `N.jnl` each): a batch is a start (count, sequence number), items, and an end with checksum.
-//! Everything else in it is fjall's own to check. Called by `fjall_kv.rs`.
+//! A journal that is not the last one was synced whole when the next was begun: it must be whole. The last one may have lost
+//! any of its unsynced sectors in a power cut: it is cut behind its last whole batch, and the Raft log is replayed from there
+//! (if that is gone, the group's position tells). The sequence numbers rise from batch to batch; one that does not is damage,
+//! because its rows would hide newer ones, or be hidden by older ones.
+//!
+//! Knows the layout of the pinned release's journals (`N.jnl`): a batch is a start (count, sequence number), items, and an
+//! end with a checksum of the items. Called by `fjall_kv.rs`.
 
-use std::fs::{self, File};
-use std::io::{self, BufRead, BufReader, Read};
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, BufRead, BufReader};
 use std::path::{Path, PathBuf};
+
+use xxhash_rust::xxh3::Xxh3;
 
 const START: u8 = 1;
 const ITEM: u8 = 2;
 const END: u8 = 3;
-const CLEAR: u8 = 4;
+/// What is reserved and not written yet.
+const UNWRITTEN: u8 = 0;
+const TRAILER: [u8; 4] = *b"FJL\x03";
 /// Numbers that may lie between two batches: flushes and the like draw a few as well.
-const GAP_MAX: u64 = 1 << 20;
+const GAP_MAX: u64 = 1 << 10;
 
-/// Why the journal is not what was written.
+/// Why the journals are not what was written.
 #[derive(Debug, thiserror::Error)]
 pub(super) enum JournalError {
-    /// The file cannot be read.
-    #[error("cannot read {}: {error}", path.display())]
+    /// A file cannot be read or cut.
+    #[error("{}: {error}", path.display())]
     Io {
         /// The journal.
         path: PathBuf,
@@ -37,88 +45,197 @@ pub(super) enum JournalError {
         /// Its own.
         found: u64,
     },
+    /// A journal that was complete is not.
+    #[error("{}: damaged at offset {offset}, and newer journals follow it", path.display())]
+    Damaged {
+        /// The journal.
+        path: PathBuf,
+        /// End of the last whole batch, in bytes.
+        offset: u64,
+    },
+    /// A journal between others is not there.
+    #[error("{} is missing", path.display())]
+    Missing {
+        /// The journal.
+        path: PathBuf,
+    },
 }
 
-/// Checks every journal in `state`. Stops in each where it cannot follow: what is there is fjall's to judge.
+/// How a journal goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Next {
+    /// A whole batch with this sequence number.
+    Batch(u64),
+    /// Nothing more was written.
+    End,
+    /// Something that is no whole batch.
+    Broken,
+}
+
+/// Checks the journals in `state`, and cuts the last one behind its last whole batch.
 pub(super) fn check(state: &Path) -> Result<(), JournalError> {
-    let failed = |path: &Path| {
-        let path = path.to_owned();
-        move |error| JournalError::Io { path, error }
-    };
-    let files = match fs::read_dir(state) {
-        Ok(files) => files,
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(state)(error)),
-    };
-    for file in files {
-        let path = file.map_err(failed(state))?.path();
-        if path.extension().is_some_and(|extension| extension == "jnl") {
-            let mut journal = BufReader::with_capacity(1 << 16, File::open(&path).map_err(failed(&path))?);
-            let mut before = None;
-            while let Some(found) = next_batch(&mut journal).map_err(failed(&path))? {
-                if let Some(before) = before
-                    && (found <= before || found - before > GAP_MAX)
-                {
-                    return Err(JournalError::OutOfLine { path, before, found });
+    let journals = journals(state)?;
+    let mut before: Option<u64> = None;
+    for (at, (number, path)) in journals.iter().enumerate() {
+        let failed = |error| JournalError::Io {
+            path: path.clone(),
+            error,
+        };
+        if at > 0 && journals[at - 1].0 + 1 != *number {
+            let path = state.join(format!("{}.jnl", number - 1));
+            return Err(JournalError::Missing { path });
+        }
+        let file = File::open(path).map_err(failed)?;
+        let mut journal = Journal::new(BufReader::with_capacity(1 << 16, file));
+        loop {
+            match journal.next_batch().map_err(failed)? {
+                Next::Batch(found) => {
+                    if let Some(before) = before
+                        && (found <= before || found - before > GAP_MAX)
+                    {
+                        let path = path.clone();
+                        return Err(JournalError::OutOfLine { path, before, found });
+                    }
+                    before = Some(found);
                 }
-                before = Some(found);
+                Next::End => break,
+                Next::Broken if at + 1 == journals.len() => {
+                    cut(path, journal.whole_bytes).map_err(failed)?;
+                    break;
+                }
+                Next::Broken => {
+                    let (path, offset) = (path.clone(), journal.whole_bytes);
+                    return Err(JournalError::Damaged { path, offset });
+                }
             }
         }
     }
     Ok(())
 }
 
-/// The sequence number of the next batch; `None` where the journal ends or cannot be followed.
-fn next_batch(journal: &mut impl BufRead) -> io::Result<Option<u64>> {
-    loop {
-        let Some([tag]) = take(journal)? else { return Ok(None) };
-        let is_there = match tag {
-            START => {
-                let Some(_items) = take::<4>(journal)? else {
-                    return Ok(None);
-                };
-                return Ok(take(journal)?.map(u64::from_le_bytes));
-            }
-            // Kind, compression and keyspace; then the lengths of key, value, and value as it is stored.
-            ITEM => match take::<20>(journal)? {
-                None => false,
-                Some(head) => {
-                    let key = u64::from(u16::from_le_bytes([head[10], head[11]]));
-                    let value = u64::from(u32::from_le_bytes([head[16], head[17], head[18], head[19]]));
-                    skip(journal, key + value)?
-                }
-            },
-            // Checksum and trailer.
-            END => take::<12>(journal)?.is_some(),
-            CLEAR => take::<8>(journal)?.is_some(),
-            _ => false,
+/// The journals by number.
+fn journals(state: &Path) -> Result<Vec<(u64, PathBuf)>, JournalError> {
+    let failed = |error| JournalError::Io {
+        path: state.to_owned(),
+        error,
+    };
+    let files = match fs::read_dir(state) {
+        Ok(files) => files,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        Err(error) => return Err(failed(error)),
+    };
+    let mut found = Vec::new();
+    for file in files {
+        let path = file.map_err(failed)?.path();
+        let is_journal = path.extension().is_some_and(|extension| extension == "jnl");
+        let number = path.file_stem().and_then(|stem| stem.to_str()?.parse().ok());
+        found.extend(number.filter(|_| is_journal).map(|number| (number, path)));
+    }
+    found.sort();
+    Ok(found)
+}
+
+fn cut(path: &Path, bytes: u64) -> io::Result<()> {
+    tracing::warn!(journal = %path.display(), bytes, "the end of the state's journal was not synced: the log is replayed instead");
+    let file = OpenOptions::new().write(true).open(path)?;
+    file.set_len(bytes)?;
+    file.sync_all()
+}
+
+/// A journal being followed.
+struct Journal<R> {
+    reader: R,
+    /// Bytes read.
+    bytes: u64,
+    /// End of the last whole batch.
+    whole_bytes: u64,
+}
+
+impl<R: BufRead> Journal<R> {
+    fn new(reader: R) -> Self {
+        Self {
+            reader,
+            bytes: 0,
+            whole_bytes: 0,
+        }
+    }
+
+    fn next_batch(&mut self) -> io::Result<Next> {
+        match self.take::<1>()? {
+            None => return Ok(Next::End),
+            Some([START]) => {}
+            Some([UNWRITTEN]) => return self.unwritten(),
+            Some(_) => return Ok(Next::Broken),
+        }
+        let (Some(items), Some(number)) = (self.take()?, self.take()?) else {
+            return Ok(Next::Broken);
         };
-        if !is_there {
-            return Ok(None);
+        let mut checksum = Xxh3::new();
+        for _ in 0..u32::from_le_bytes(items) {
+            if !self.item(&mut checksum)? {
+                return Ok(Next::Broken);
+            }
         }
+        let (Some([END]), Some(expected), Some(TRAILER)) = (self.take()?, self.take()?, self.take()?) else {
+            return Ok(Next::Broken);
+        };
+        if checksum.digest() != u64::from_le_bytes(expected) {
+            return Ok(Next::Broken);
+        }
+        self.whole_bytes = self.bytes;
+        Ok(Next::Batch(u64::from_le_bytes(number)))
     }
-}
 
-fn take<const N: usize>(journal: &mut impl Read) -> io::Result<Option<[u8; N]>> {
-    let mut bytes = [0; N];
-    match journal.read_exact(&mut bytes) {
-        Ok(()) => Ok(Some(bytes)),
-        Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
-        Err(error) => Err(error),
-    }
-}
-
-fn skip(journal: &mut impl BufRead, mut bytes: u64) -> io::Result<bool> {
-    while bytes > 0 {
-        let there = journal.fill_buf()?.len();
-        if there == 0 {
+    /// One item: kind, compression and keyspace; the lengths of key, value, and value as it is stored; key and value.
+    fn item(&mut self, checksum: &mut Xxh3) -> io::Result<bool> {
+        let (Some([ITEM]), Some(head)) = (self.take()?, self.take::<20>()?) else {
             return Ok(false);
+        };
+        checksum.update(&[ITEM]);
+        checksum.update(&head);
+        let key = u64::from(u16::from_le_bytes([head[10], head[11]]));
+        let value = u64::from(u32::from_le_bytes([head[16], head[17], head[18], head[19]]));
+        let mut left = key + value;
+        while left > 0 {
+            let there = self.reader.fill_buf()?;
+            if there.is_empty() {
+                return Ok(false);
+            }
+            let step = usize::try_from(left).unwrap_or(usize::MAX).min(there.len());
+            checksum.update(&there[..step]);
+            self.reader.consume(step);
+            self.bytes += step as u64;
+            left -= step as u64;
         }
-        let step = usize::try_from(bytes).unwrap_or(usize::MAX).min(there);
-        journal.consume(step);
-        bytes -= step as u64;
+        Ok(true)
     }
-    Ok(true)
+
+    /// Behind the last batch nothing but zeros is reserved.
+    fn unwritten(&mut self) -> io::Result<Next> {
+        loop {
+            let there = self.reader.fill_buf()?;
+            if there.is_empty() {
+                return Ok(Next::End);
+            }
+            if there.iter().any(|byte| *byte != 0) {
+                return Ok(Next::Broken);
+            }
+            let read = there.len();
+            self.reader.consume(read);
+        }
+    }
+
+    fn take<const N: usize>(&mut self) -> io::Result<Option<[u8; N]>> {
+        let mut bytes = [0; N];
+        match self.reader.read_exact(&mut bytes) {
+            Ok(()) => {
+                self.bytes += N as u64;
+                Ok(Some(bytes))
+            }
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
 }
 
 #[cfg(test)]
@@ -151,29 +268,36 @@ mod tests {
         (directory, journal)
     }
 
-    /// Offsets of the batches' sequence numbers.
-    fn numbers(bytes: &[u8]) -> Vec<usize> {
-        let mut rest = bytes;
+    /// Offsets of the batches' sequence numbers, and the end of the last batch.
+    fn numbers(bytes: &[u8]) -> (Vec<usize>, usize) {
+        let mut journal = Journal::new(bytes);
         let mut found = Vec::new();
-        while next_batch(&mut rest).expect("memory is readable").is_some() {
-            found.push(bytes.len() - rest.len() - 8);
+        let whole = |journal: &Journal<&[u8]>| usize::try_from(journal.whole_bytes).expect("it is in memory");
+        loop {
+            let start = whole(&journal);
+            match journal.next_batch().expect("memory is readable") {
+                Next::Batch(_) => found.push(start + 5),
+                Next::End | Next::Broken => return (found, whole(&journal)),
+            }
         }
-        found
     }
 
     #[test]
-    fn a_journal_as_written_is_in_line() {
+    fn a_journal_as_written_is_whole_and_in_line() {
         let (directory, journal) = written();
+        let bytes = fs::read(&journal).expect("just written");
         assert!(check(directory.path()).is_ok());
-        let bytes = fs::read(journal).expect("just written");
-        assert!(numbers(&bytes).len() >= usize::from(BATCHES), "every batch is found");
+        assert_eq!(fs::read(&journal).expect("there"), bytes, "nothing was cut");
+        let (numbers, end) = numbers(&bytes);
+        assert!(numbers.len() >= usize::from(BATCHES), "every batch is found");
+        assert_eq!(end, bytes.len());
     }
 
     #[test]
     fn every_flipped_bit_that_changes_the_order_is_found() {
         let (directory, journal) = written();
         let bytes = fs::read(&journal).expect("just written");
-        let numbers = numbers(&bytes);
+        let (numbers, _) = numbers(&bytes);
         // The last batch hides nothing and is hidden by nothing, as long as its number is a higher one.
         for at in &numbers[1..numbers.len() - 1] {
             for bit in 0..64 {
@@ -187,15 +311,48 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_followed_is_left_to_fjall() {
+    fn the_last_journal_is_cut_behind_its_last_whole_batch() {
         let (directory, journal) = written();
         let bytes = fs::read(&journal).expect("just written");
-        for cut in [0, 1, 7, 40, 200] {
-            fs::write(&journal, &bytes[..cut]).expect("writable");
-            assert!(check(directory.path()).is_ok(), "cut at {cut}");
+        let (numbers, end) = numbers(&bytes);
+        let tenth = numbers[10] - 5;
+        let zeroed = |from: usize, to: usize| {
+            let mut damaged = bytes.clone();
+            damaged[from..to].fill(0);
+            damaged
+        };
+        for (damaged, whole) in [
+            (bytes[..tenth + 3].to_vec(), tenth),
+            (bytes[..end - 1].to_vec(), numbers[numbers.len() - 1] - 5),
+            (zeroed(tenth + 2, tenth + 60), tenth),
+            (zeroed(tenth + 60, tenth + 61), tenth),
+            (zeroed(tenth, tenth + 1), tenth),
+        ] {
+            fs::write(&journal, damaged).expect("writable");
+            check(directory.path()).expect("an unsynced end");
+            assert_eq!(fs::read(&journal).expect("there"), bytes[..whole]);
+            FjallKv::open(directory.path(), 8 << 20).expect("fjall follows what is left");
         }
-        fs::write(&journal, [0xff; 64]).expect("writable");
-        assert!(check(directory.path()).is_ok());
         assert!(check(&directory.path().join("missing")).is_ok());
+    }
+
+    #[test]
+    fn a_journal_with_others_behind_it_must_be_whole() {
+        let (directory, journal) = written();
+        let bytes = fs::read(&journal).expect("just written");
+        let next = directory.path().join("1.jnl");
+        fs::write(&next, []).expect("writable");
+        assert!(check(directory.path()).is_ok());
+        for at in [0, 4, 20, 40, bytes.len() / 2, bytes.len() - 1] {
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            fs::write(&journal, damaged).expect("writable");
+            assert!(check(directory.path()).is_err(), "flipped at {at}");
+        }
+        fs::write(&journal, &bytes[..bytes.len() - 1]).expect("writable");
+        assert!(matches!(check(directory.path()), Err(JournalError::Damaged { .. })));
+        fs::write(&journal, &bytes).expect("writable");
+        fs::rename(&next, directory.path().join("2.jnl")).expect("there");
+        assert!(matches!(check(directory.path()), Err(JournalError::Missing { .. })));
     }
 }
