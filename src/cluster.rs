@@ -34,8 +34,10 @@ const REPORT_DEADLINE: Duration = Duration::from_secs(1);
 const CLOCK_LOOK: Duration = Duration::from_secs(1);
 /// How long a peer may take to tell its time.
 const PING_DEADLINE: Duration = Duration::from_millis(500);
-/// How often led groups and the wish to leave are looked at.
+/// How often led groups are looked at.
 const LOOK: Duration = Duration::from_millis(100);
+/// How often a node that was asked to leave asks whether it may.
+const DRAINED_LOOK: Duration = Duration::from_millis(500);
 
 /// The nodes as gossip shows them: where they are, and what they say that they lead.
 #[derive(Clone, Debug)]
@@ -229,15 +231,17 @@ impl Cluster {
         }
     }
 
-    /// Completes when this node was asked to leave and has nothing left.
+    /// Completes when this node was asked to leave and no group counts on it any more. The leaders are asked: a copy that was
+    /// taken from this node may never hear of it.
     pub async fn drained(&self) {
-        loop {
-            let view = self.0.view.borrow().clone();
-            let is_draining = view.members.get(&self.0.node).is_some_and(|me| me.facts.draining);
-            if is_draining && Report::of(&self.0.groups).is_empty() {
-                return;
-            }
-            tokio::time::sleep(LOOK).await;
+        let is_draining = |view: &Arc<ClusterView>| view.own().facts.draining;
+        let mut view = self.0.view.clone();
+        if view.wait_for(is_draining).await.is_err() {
+            // Nobody gossips here, or not any more: nobody asks.
+            std::future::pending::<()>().await;
+        }
+        while !self.status().await.does_without(self.0.node) {
+            tokio::time::sleep(DRAINED_LOOK).await;
         }
     }
 

@@ -13,17 +13,17 @@ use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::core::plan::{Candidate, Plan, plan};
+use crate::core::plan::{Known, Plan, SETTLED_MS, candidates, plan};
 use crate::core::walk::{Replica, Situation, Step, next_step};
 use crate::id::{GroupId, NodeId};
 use crate::limits::CLOCK_OFFSET_MS_MAX;
-use crate::membership::{ClusterView, Member};
+use crate::membership::ClusterView;
 use crate::raft::{ChangeError, Group, Groups, Leadership, Members};
 
 /// How often the groups are looked at.
 const PASS: Duration = Duration::from_millis(500);
-/// A node gets copies once it has been seen alive for so long, in milliseconds.
-const SETTLED_MS: u64 = 3_000;
+/// After its start a node moves nothing for so long, in milliseconds: it has not heard of everybody yet.
+const LISTENING_MS: u64 = 2 * SETTLED_MS;
 /// Groups that this node fills with a learner at the same time: each may send a snapshot.
 const FILLING_MAX: usize = 4;
 /// Leaderships that this node hands over in one pass: each costs its group a moment.
@@ -58,25 +58,40 @@ pub struct Placement {
 
 /// The plan for the nodes that count now.
 pub fn current_plan(view: &ClusterView, groups: &Groups, replicas: u8, now_ms: u64, replace_after_ms: u64) -> Plan {
-    let counts = |member: &&Member| {
-        let seen_ms = now_ms.saturating_sub(member.since_ms);
-        let is_settled = if member.is_alive {
-            seen_ms >= SETTLED_MS || member.facts.node == view.me
-        } else {
-            seen_ms < replace_after_ms
-        };
-        is_settled && !member.facts.draining && member.facts.cluster.is_some()
-    };
-    let candidates: Vec<Candidate> = view
-        .members
-        .values()
-        .filter(counts)
-        .map(|member| Candidate {
-            node: member.facts.node,
-            zone: member.facts.zone.clone(),
-        })
+    let known = known(view, groups, now_ms);
+    plan(
+        &candidates(&known, replicas, replace_after_ms),
+        groups.count(),
+        replicas,
+    )
+}
+
+/// The nodes that gossip shows, and those that it does not but whose copies this node knows of: they have been dead for as
+/// long as it has been running.
+fn known(view: &ClusterView, groups: &Groups, now_ms: u64) -> Vec<Known> {
+    let shown = view.members.values().filter(|member| member.facts.cluster.is_some());
+    let shown = shown.map(|member| Known {
+        node: member.facts.node,
+        zone: member.facts.zone.clone(),
+        is_alive: member.is_alive,
+        is_leaving: member.facts.draining,
+        unchanged_ms: now_ms.saturating_sub(member.since_ms),
+        known_ms: now_ms.saturating_sub(member.known_since_ms),
+    });
+    let holders: BTreeSet<NodeId> = groups
+        .iter()
+        .flat_map(|group| group.members().members.into_keys())
         .collect();
-    plan(&candidates, groups.count(), replicas)
+    let hidden = holders.into_iter().filter(|node| !view.members.contains_key(node));
+    let hidden = hidden.map(|node| Known {
+        node,
+        zone: String::new(),
+        is_alive: false,
+        is_leaving: false,
+        unchanged_ms: now_ms.saturating_sub(view.own().since_ms),
+        known_ms: 0,
+    });
+    shown.chain(hidden).collect()
 }
 
 impl Placement {
@@ -100,6 +115,9 @@ impl Placement {
     async fn pass(&mut self) {
         let view = self.parts.view.borrow().clone();
         let now_ms = self.parts.clock.wall_ms();
+        if now_ms.saturating_sub(view.own().since_ms) < LISTENING_MS {
+            return;
+        }
         let plan = current_plan(
             &view,
             &self.parts.groups,

@@ -33,8 +33,6 @@ pub(super) enum Answer {
 /// A node's report of itself.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Report {
-    /// Groups of which it holds a copy.
-    hosted: u16,
     /// Groups that it leads.
     led: Vec<Led>,
 }
@@ -62,9 +60,8 @@ impl Report {
     pub(super) fn of(groups: &Groups) -> Self {
         let mut report = Self::default();
         for group in groups.iter() {
-            let members = group.members();
-            report.hosted += u16::from(members.members.contains_key(&groups.node()));
             let Some(leadership) = group.leads() else { continue };
+            let members = group.members();
             let (mut voters, mut learners, mut lag) = (Vec::new(), Vec::new(), 0);
             for (node, member) in members.members {
                 lag = lag.max(member.lag.unwrap_or(0));
@@ -83,11 +80,6 @@ impl Report {
             });
         }
         report
-    }
-
-    /// Whether no copy is left on the node.
-    pub(super) fn is_empty(&self) -> bool {
-        self.hosted == 0
     }
 }
 
@@ -121,7 +113,7 @@ pub struct NodeStatus {
     pub draining: bool,
     /// Groups that it leads.
     pub led: usize,
-    /// Groups of which it holds a copy.
+    /// Groups of which it holds a copy, as their leaders say: a copy that was taken from a node may not have heard of it.
     pub replicas: usize,
     /// How far its wall clock is from its peers' median, in milliseconds, as it says itself.
     pub clock_offset_ms: i64,
@@ -146,6 +138,22 @@ pub struct GroupStatus {
     pub lag: u64,
 }
 
+impl GroupStatus {
+    /// Whether the node holds a copy, as the leader says.
+    fn holds(&self, node: &String) -> bool {
+        self.voters.contains(node) || self.learners.contains(node)
+    }
+}
+
+impl ClusterStatus {
+    /// Whether every group has a leader, and none of them counts on the node.
+    pub(super) fn does_without(&self, node: NodeId) -> bool {
+        let node = node_text(node);
+        let mut groups = self.groups.iter();
+        groups.all(|group| group.leader.as_ref().is_some_and(|leader| *leader != node) && !group.holds(&node))
+    }
+}
+
 /// A node id as it is shown.
 pub fn node_text(node: NodeId) -> String {
     format!("{node:016x}")
@@ -163,10 +171,30 @@ pub(super) fn picture(
     plan: &Plan,
     reports: &BTreeMap<NodeId, Report>,
 ) -> ClusterStatus {
+    let groups: Vec<GroupStatus> = count
+        .iter()
+        .map(|group| {
+            let led = reports.iter().flat_map(|(node, report)| {
+                let own = report.led.iter().filter(|led| led.group == group);
+                own.map(|led| (*node, led))
+            });
+            // Two nodes may both say so for a moment: the later generation is right.
+            let led = led.max_by_key(|(_, led)| led.generation);
+            GroupStatus {
+                group: group.0,
+                leader: led.map(|(node, _)| node_text(node)),
+                generation: led.map_or(0, |(_, led)| led.generation),
+                voters: led.map_or(Vec::new(), |(_, led)| texts(&led.voters)),
+                learners: led.map_or(Vec::new(), |(_, led)| texts(&led.learners)),
+                planned: texts(plan.replicas(group)),
+                lag: led.map_or(0, |(_, led)| led.lag),
+            }
+        })
+        .collect();
     let nodes = view.members.values().map(|member| {
         let report = reports.get(&member.facts.node);
+        let id = node_text(member.facts.node);
         NodeStatus {
-            id: node_text(member.facts.node),
             api: member.facts.api.to_string(),
             peer: member.facts.peer.to_string(),
             zone: member.facts.zone.clone(),
@@ -174,30 +202,14 @@ pub(super) fn picture(
             alive: member.is_alive,
             draining: member.facts.draining,
             led: report.map_or(0, |report| report.led.len()),
-            replicas: report.map_or(0, |report| report.hosted.into()),
+            replicas: groups.iter().filter(|group| group.holds(&id)).count(),
             clock_offset_ms: member.facts.clock_offset_ms,
-        }
-    });
-    let groups = count.iter().map(|group| {
-        let led = reports.iter().flat_map(|(node, report)| {
-            let own = report.led.iter().filter(|led| led.group == group);
-            own.map(|led| (*node, led))
-        });
-        // Two nodes may both say so for a moment: the later generation is right.
-        let led = led.max_by_key(|(_, led)| led.generation);
-        GroupStatus {
-            group: group.0,
-            leader: led.map(|(node, _)| node_text(node)),
-            generation: led.map_or(0, |(_, led)| led.generation),
-            voters: led.map_or(Vec::new(), |(_, led)| texts(&led.voters)),
-            learners: led.map_or(Vec::new(), |(_, led)| texts(&led.learners)),
-            planned: texts(plan.replicas(group)),
-            lag: led.map_or(0, |(_, led)| led.lag),
+            id,
         }
     });
     ClusterStatus {
         cluster: format!("{cluster:032x}"),
         nodes: nodes.collect(),
-        groups: groups.collect(),
+        groups,
     }
 }

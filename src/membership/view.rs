@@ -22,6 +22,8 @@ pub struct Member {
     pub is_alive: bool,
     /// Since when, by this node's wall clock, this incarnation has been alive, or dead.
     pub since_ms: u64,
+    /// When, by this node's wall clock, the node was first seen alive, in whatever incarnation.
+    pub known_since_ms: u64,
 }
 
 /// Another process that is alive under this node's id at another address: a copied data directory.
@@ -55,6 +57,7 @@ impl ClusterView {
             incarnation: 0,
             is_alive: true,
             since_ms: 0,
+            known_since_ms: 0,
         };
         Self {
             me,
@@ -92,6 +95,8 @@ pub(super) struct Sighting {
 #[derive(Debug, Default)]
 pub(super) struct Book {
     since: BTreeMap<(NodeId, u64), Since>,
+    /// When each node was first seen alive.
+    known: BTreeMap<NodeId, u64>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -109,6 +114,7 @@ impl Book {
             is_alive: true,
         };
         let mut before = std::mem::take(&mut self.since);
+        let known = std::mem::take(&mut self.known);
         let mut twin: Option<Twin> = None;
         let mut members: BTreeMap<NodeId, Member> = BTreeMap::new();
         for sighting in std::iter::once(own).chain(heard) {
@@ -119,11 +125,14 @@ impl Book {
                 ms: now_ms,
             });
             self.since.insert(key, since);
+            let first_ms = known.get(&key.0).copied().or(sighting.is_alive.then_some(now_ms));
+            self.known.extend(first_ms.map(|ms| (key.0, ms)));
             let member = Member {
                 facts: sighting.facts,
                 incarnation: sighting.incarnation,
                 is_alive: sighting.is_alive,
                 since_ms: since.ms,
+                known_since_ms: first_ms.unwrap_or(now_ms),
             };
             if member.facts.node == me.node && member.incarnation != incarnation {
                 let other = as_twin(&member, me, incarnation, now_ms);

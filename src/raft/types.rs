@@ -9,10 +9,11 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 use crate::core::command::Reply;
 use crate::core::record::{self, RecordError};
+use crate::raft::runtime::GridRuntime;
 
 openraft::declare_raft_types!(
     /// Membership stores node ids only: addresses come from gossip.
-    pub TypeConfig: D = Payload, R = Replies, Node = openraft::EmptyNode,
+    pub TypeConfig: D = Payload, R = Replies, Node = openraft::EmptyNode, AsyncRuntime = GridRuntime,
 );
 
 /// An entry as openraft hands it around.

@@ -165,6 +165,26 @@ async fn killing_the_leader_of_most_groups_loses_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_killed_and_started_again_keeps_its_votes() {
+    let mut cluster = Cluster::start(NODES).await;
+    cluster.kill(2);
+    cluster.spawn(2);
+    // Every change of voters goes through the log, and a step comes at most twice a second.
+    for _ in 0..40 {
+        let view = eventually("a node shows the cluster", async || cluster.view(0).await).await;
+        for group in view.groups.iter().filter(|group| group.leader.is_some()) {
+            assert_eq!(
+                group.voters.len(),
+                NODES,
+                "a restart is no reason to have fewer copies: {group:?}"
+            );
+        }
+        tokio::time::sleep(Duration::from_millis(200)).await;
+    }
+    cluster.ready(2).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_stood_still_for_five_seconds_changes_nothing() {
     let mut cluster = Cluster::start(NODES).await;
     let load = Load::start(cluster.apis(), &mut random(42)).await;

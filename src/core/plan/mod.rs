@@ -1,5 +1,6 @@
 //! Which nodes should hold a copy of each group, which of them vote, and who should lead: a pure function of the nodes.
 //!
+//! `candidates.rs` says which nodes count, the rest what each gets.
 //! Owns the wish alone. `core/walk.rs` says how a group gets there, one step at a time; the leaders' loop calls both.
 //! Every node computes the same plan from the same nodes, in whatever order it knows them, so nobody has to be asked.
 //!
@@ -16,6 +17,7 @@
 //! skipping full ones would hold the caps too, but then zones depend on which group comes first. Figures:
 //! doc/decisions/007-placement.md.
 
+mod candidates;
 mod ring;
 mod settle;
 #[cfg(test)]
@@ -24,6 +26,7 @@ mod tests;
 use std::collections::BTreeMap;
 
 use crate::id::{GroupCount, GroupId, NodeId};
+pub use candidates::{Known, SETTLED_MS, candidates};
 use settle::{Bounds, Price, settle};
 
 /// Largest share of one node, in percent of the mean.

@@ -181,12 +181,7 @@ async fn unreadable_facts_are_counted_and_left_out() {
     let [about, ..] = told.clone();
     let handle = spawn_chitchat(config, vec![(about.0.into(), about.1)], &transport).await;
     let handle = handle.expect("it starts");
-    while nodes
-        .iter()
-        .any(|node| node.counts.unreadable.load(Ordering::Relaxed) == 0)
-    {
-        sleep(Duration::from_millis(100)).await;
-    }
+    nodes[0].until_unreadable().await;
     assert!(!nodes[0].view.borrow().members.contains_key(&3));
     // The rest of them: now it is a member.
     let state = handle.chitchat();

@@ -343,6 +343,16 @@ impl Node {
         dropped.unwrap_or_else(|_| panic!("never dropped: {why}; dropped: {:?}", self.counts.dropped.lock()));
     }
 
+    /// Waits until a member's facts could not be read.
+    pub async fn until_unreadable(&self) {
+        let look = async {
+            while self.counts.unreadable.load(Ordering::Relaxed) == 0 {
+                tokio::time::sleep(Duration::from_millis(10)).await;
+            }
+        };
+        timeout(PATIENCE, look).await.expect("never counted as unreadable");
+    }
+
     /// The incarnation of `node` as seen here.
     pub fn incarnation_of(&self, node: u16) -> u64 {
         self.view.borrow().members[&u64::from(node)].incarnation

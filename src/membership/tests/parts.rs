@@ -9,7 +9,7 @@ use crate::id::GroupId;
 use crate::membership::contacts::{CONTACTS_PER_ROUND, Contacts, REMEMBERED_ADDRESSES_MAX, ROUNDS_PER_CONTACT};
 use crate::membership::facts::{FactsError, Told, hear, name, node_of};
 use crate::membership::view::{Book, Sighting};
-use crate::membership::{Facts, LED_MAX};
+use crate::membership::{Facts, LED_MAX, TWIN_OLDER_MS};
 
 fn full() -> Facts {
     Facts {
@@ -172,6 +172,64 @@ fn of_many_incarnations_the_newest_live_one_counts() {
         (8, false, 500)
     );
     assert_eq!(counts(vec![sighting(8, false)], 600), (8, false, 500));
+}
+
+#[test]
+fn a_node_that_restarts_is_known_as_long_as_before() {
+    let me = facts(1, Some(CLUSTER));
+    let sighting = |incarnation: u64, is_alive: bool| Sighting {
+        facts: facts(2, Some(CLUSTER)),
+        incarnation,
+        is_alive,
+    };
+    let mut book = Book::default();
+    let mut known_since_ms = |heard: Vec<Sighting>, now_ms: u64| {
+        let view = book.view(&me, 50, heard, now_ms);
+        view.members.get(&2).map(|member| member.known_since_ms)
+    };
+    assert_eq!(
+        known_since_ms(vec![sighting(7, false)], 50),
+        Some(50),
+        "never seen alive"
+    );
+    assert_eq!(known_since_ms(vec![sighting(7, true)], 100), Some(100));
+    assert_eq!(known_since_ms(vec![sighting(7, false)], 200), Some(100));
+    assert_eq!(
+        known_since_ms(vec![sighting(7, false), sighting(8, true)], 300),
+        Some(100)
+    );
+    assert_eq!(known_since_ms(vec![sighting(8, true)], 400), Some(100));
+    assert_eq!(known_since_ms(vec![], 500), None, "forgotten");
+    assert_eq!(known_since_ms(vec![sighting(9, true)], 600), Some(600));
+}
+
+#[test]
+fn only_another_live_process_is_a_twin() {
+    let me = facts(1, Some(CLUSTER));
+    let other = |incarnation: u64, is_alive: bool, peer: u16| Sighting {
+        facts: Facts {
+            peer: address(peer),
+            ..me.clone()
+        },
+        incarnation,
+        is_alive,
+    };
+    let mut book = Book::default();
+    let mut twin = |heard: Sighting, now_ms: u64| {
+        let twin = book.view(&me, 50, vec![heard], now_ms).twin;
+        twin.map(|twin| (twin.incarnation, twin.is_newer))
+    };
+    assert_eq!(twin(other(60, true, 2), 0), Some((60, true)));
+    assert_eq!(twin(other(60, false, 2), 0), None, "it is dead");
+    assert_eq!(twin(other(60, true, 1), 0), None, "it is where this node is");
+    assert_eq!(
+        twin(other(40, true, 2), 1_000),
+        None,
+        "it may be what this node was before it moved"
+    );
+    assert_eq!(twin(other(40, true, 2), 1_000 + TWIN_OLDER_MS - 1), None);
+    assert_eq!(twin(other(40, true, 2), 1_000 + TWIN_OLDER_MS), Some((40, false)));
+    assert_eq!(twin(other(40, true, 1), 1_000 + TWIN_OLDER_MS), None);
 }
 
 #[test]
