@@ -6,6 +6,7 @@ mod enter;
 mod observers;
 mod world;
 
+use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -107,12 +108,13 @@ pub async fn run<L: api::Listen, P: net::Listen>(
         readiness.send_replace(Readiness::Ready);
         node.metrics.set_ready(true);
         ready();
-        shutdown.await;
+        std::future::pending::<Infallible>().await
     };
     let result = tokio::select! {
         biased;
         fault = node.failure.wait() => Err(NodeError::Fault(fault)),
-        () = serving => Ok(()),
+        () = shutdown => Ok(()),
+        never = serving => match never {},
         () = node.cluster.drained() => {
             tracing::info!("everything is handed over: this node ends");
             Ok(())

@@ -4,25 +4,17 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
-use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use clap::Subcommand;
 use comfy_table::Table;
 use comfy_table::presets::UTF8_FULL_CONDENSED;
-use http_body_util::{BodyExt, Full, Limited};
-use hyper::{Method, Request, StatusCode};
-use hyper_util::client::legacy::Client;
-use hyper_util::rt::TokioExecutor;
+use hyper::Method;
 
-use super::print;
+use super::{client, print};
 use crate::cluster::status::{ClusterStatus, GroupStatus};
 
-/// Longest time an answer may take: the asked node waits a second for each silent one.
-const PATIENCE: Duration = Duration::from_secs(10);
-/// Largest answer that is read: thousands of nodes and groups.
-const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Digits of an id in tables: enough to tell nodes apart.
 const ID_DIGITS: usize = 8;
 
@@ -120,29 +112,13 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 async fn call(api: &Api, method: Method, path: &str) -> anyhow::Result<Bytes> {
     let url = format!("{}{path}", api.url.trim_end_matches('/'));
-    let request = Request::builder()
-        .method(method)
-        .uri(&url)
-        .body(Full::<Bytes>::default())
-        .with_context(|| format!("--api {}: not a URL such as http://127.0.0.1:8000", api.url))?;
-    let client = Client::builder(TokioExecutor::new()).build_http();
-    let exchange = async {
-        let response = client.request(request).await?;
-        let status = response.status();
-        let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        anyhow::Ok((status, body.map_err(|error| anyhow::anyhow!(error))?.to_bytes()))
-    };
-    let (status, body) = tokio::time::timeout(PATIENCE, exchange)
+    client::call(&url, method)
         .await
-        .with_context(|| format!("{url} did not answer within {} s", PATIENCE.as_secs()))?
-        .with_context(|| format!("cannot reach {url}; is a node listening there? Choose another with --api"))?;
-    match status {
-        StatusCode::OK | StatusCode::ACCEPTED => Ok(body),
-        _ => bail!("{url} answered {status}: {}", String::from_utf8_lossy(&body)),
-    }
+        .context("choose a node's API with --api")
 }
 
-fn read(body: &[u8]) -> anyhow::Result<ClusterStatus> {
+/// The answer of `/v1/cluster`.
+pub(super) fn read(body: &[u8]) -> anyhow::Result<ClusterStatus> {
     serde_json::from_slice(body).context("the answer is not that of /v1/cluster: is it a node of another release?")
 }
 
@@ -169,7 +145,8 @@ fn shorts(ids: &[String]) -> String {
     ids.iter().map(|id| short(id)).collect::<Vec<_>>().join(" ")
 }
 
-fn nodes_table(status: &ClusterStatus) -> String {
+/// The nodes as a table.
+pub(super) fn nodes_table(status: &ClusterStatus) -> String {
     let mut lags: BTreeMap<&str, u64> = BTreeMap::new();
     for group in &status.groups {
         if let Some(leader) = &group.leader {

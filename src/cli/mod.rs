@@ -1,11 +1,14 @@
-//! The command line: one file a command. Each parses its flags and calls into the library; none decides anything.
+//! The command line: one file or folder a command. Each parses its flags and calls into the library; none decides anything.
 //!
 //! Exit codes: 0 done, 1 failed, 2 wrong flags or settings. Called by `main.rs`.
 
 mod bench;
+mod callback;
+mod client;
 mod cluster;
 mod config;
 mod cron;
+mod dev;
 mod logging;
 mod serve;
 
@@ -40,6 +43,8 @@ enum Command {
     Cron(cron::Args),
     /// Look at a running cluster, or ask a node to leave it
     Cluster(cluster::Args),
+    /// Try a cluster on this machine: nodes to kill and restart, and a target that prints every callback
+    Dev(dev::Args),
     /// Show or check settings
     Config(config::Args),
 }
@@ -49,6 +54,7 @@ Examples:
   xcron                                     run a node: API on 127.0.0.1:8000, data in ./xcron-data
   xcron serve --listen 127.0.0.1:9000       the same on another port
   xcron serve --config xcron.toml           the same with settings from a file
+  xcron dev                                 a cluster of three nodes to play with
   xcron cron next '0 8 * * MON-FRI'         the next instants of a crontab line
   xcron config show                         every setting, its value, and where it came from
   xcron bench --tasks 1000                  how fast and how punctual is the node on this machine";
@@ -72,6 +78,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit
             ))
         }
         Command::Cluster(args) => cluster::run(args),
+        Command::Dev(args) => dev::run(&args),
         Command::Config(args) => config::run(args),
     }
 }

@@ -4,6 +4,7 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::num::NonZero;
+use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -47,6 +48,9 @@ pub(super) struct Args {
     /// Give up a damaged data directory: set it aside and come back as a new node with nothing
     #[arg(long)]
     rejoin: bool,
+    /// Stop when standard input ends: with a pipe there, when the process that holds its other end ends
+    #[arg(long)]
+    until_stdin_ends: bool,
 }
 
 impl Args {
@@ -79,13 +83,19 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let result = runtime.block_on(serve(config));
+    let result = runtime.block_on(serve(config, args.until_stdin_ends));
     runtime.shutdown_timeout(STOP_TIMEOUT);
     result.map(|()| ExitCode::SUCCESS)
 }
 
-async fn serve(config: Config) -> anyhow::Result<()> {
-    let shutdown = stop_signal().context("cannot receive signals")?;
+async fn serve(config: Config, until_stdin_ends: bool) -> anyhow::Result<()> {
+    let signal = stop_signal().context("cannot receive signals")?;
+    let shutdown = async {
+        tokio::select! {
+            () = signal => {}
+            () = stdin_end(), if until_stdin_ends => {}
+        }
+    };
     let address = config.listen;
     let listener = node::listen(address)
         .with_context(|| format!("cannot listen on {address}; choose another address with --listen"))?;
@@ -94,7 +104,15 @@ async fn serve(config: Config) -> anyhow::Result<()> {
         // The node runs on, whoever reads its output or does not.
         let _ = print(&greeting);
     };
-    let world = World::open(&config, listener.local_addr()?).await?;
+    let mut shutdown = pin!(shutdown);
+    let world = tokio::select! {
+        biased;
+        () = &mut shutdown => {
+            info!("stopped before it served");
+            return Ok(());
+        }
+        world = World::open(&config, listener.local_addr()?) => world?,
+    };
     node::run(config, world, listener, ready, shutdown).await?;
     info!("stopped");
     Ok(())
@@ -121,6 +139,18 @@ fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
     });
     // A sender that was dropped means that the runtime ends: a reason to stop as well.
     Ok(async move { stopped.await.unwrap_or(()) })
+}
+
+/// Resolves at the end of standard input. Reading blocks, so it has a thread of its own, which ends with the process.
+async fn stdin_end() {
+    let (ended, end) = oneshot::channel::<()>();
+    std::thread::spawn(move || {
+        // Whatever comes means nothing, and an error is an end as well.
+        drop(std::io::copy(&mut std::io::stdin(), &mut std::io::sink()));
+        drop(ended);
+    });
+    drop(end.await);
+    info!("standard input has ended: stopping");
 }
 
 async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {

@@ -296,6 +296,12 @@ impl Group {
     pub(super) fn raft(&self) -> &RaftGroup {
         &self.0.raft
     }
+
+    /// Applies what the state machine still holds back: less to replay at the next start. A failure is in the node's
+    /// [`crate::failure::Failure`].
+    pub(super) fn flush(&self) {
+        drop(self.0.machine.flush());
+    }
 }
 
 /// Claims every new term with a `Lead` operation, and publishes the generation once it is applied.

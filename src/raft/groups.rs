@@ -25,9 +25,9 @@ use crate::store::{GroupStore, Inbox, Kv, Spools, StoreError, snapshot};
 use crate::wal::Wal;
 
 /// Heartbeat interval, in milliseconds. openraft ticks five times in it, for each group: it decides the idle cost of a node.
-const HEARTBEAT_MS: u64 = 200;
+const HEARTBEAT_MS: u64 = 300;
 /// Election timeout, in milliseconds: least and most. The most is also how long a leader's lease binds its voters.
-const ELECTION_MS: (u64, u64) = (500, 700);
+const ELECTION_MS: (u64, u64) = (450, 650);
 /// A snapshot, and with it a purge of the log, is due after this many entries of a group.
 const SNAPSHOT_ENTRIES: u64 = 4_000;
 /// Entries kept behind a snapshot for replicas that lag a little.
@@ -192,6 +192,7 @@ impl Groups {
             if let Err(error) = group.raft().shutdown().await {
                 tracing::warn!(group = group.id().0, %error, "a group did not stop cleanly");
             }
+            group.flush();
         }
     }
 

@@ -1,5 +1,8 @@
 //! openraft's state machine on the store: decodes entries, applies them in one batch, writes once, then answers.
 //!
+//! What nobody waits for - a follower's entries, those of former leaders - is gathered first: many entries in one write cost a
+//! follower half of one write each. A leader's first own operation applies them all, so who leads has everything in the store.
+//!
 //! What the operations mean is `core/machine.rs`. The order at the end of a batch matters: committed to the store, shown to
 //! the hook, and only then answered, so that an acknowledged delete has already stopped its fire.
 
@@ -25,6 +28,9 @@ use crate::store::{GroupMeta, GroupStore, Snapshot, StoreError};
 
 /// Most bytes of entries applied in one batch: bounds the memory of a long replay.
 const BATCH_BYTES_MAX: usize = 2 << 20;
+/// Most entries, and bytes of them, that wait to be applied together while nobody waits for one.
+pub(super) const WAITING_MAX: usize = 64;
+const WAITING_BYTES_MAX: usize = 256 << 10;
 const POSITION_V1: u8 = 1;
 
 /// Learns what each batch changed, before anybody is answered. Called in log order of the group; must not block.
@@ -43,7 +49,34 @@ struct Position {
 struct Current {
     position: Position,
     state: GroupState,
+    waiting: Waiting,
 }
+
+/// Entries that openraft takes for applied, and that are not in the store yet. After a crash they come from the log again.
+#[derive(Debug, Default)]
+struct Waiting {
+    entries: Vec<Entry>,
+    bytes: usize,
+}
+
+impl Waiting {
+    /// Keeps the entries, unless there are too many or somebody waits for one; members are known at once.
+    fn keep(&mut self, entries: &mut Entries, bytes: usize) -> bool {
+        let may_wait = |(entry, responder): &(Entry, Option<_>)| {
+            responder.is_none() && !matches!(entry.payload, EntryPayload::Membership(_))
+        };
+        let fits = self.entries.len() + entries.len() <= WAITING_MAX && self.bytes + bytes <= WAITING_BYTES_MAX;
+        if !fits || !entries.iter().all(may_wait) {
+            return false;
+        }
+        self.entries.extend(entries.drain(..).map(|(entry, _)| entry));
+        self.bytes += bytes;
+        true
+    }
+}
+
+/// Entries, with who waits for their replies.
+type Entries = Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>;
 
 impl Current {
     fn meta(&self) -> GroupMeta {
@@ -81,6 +114,7 @@ impl GroupMachine {
         let current = Arc::new(Mutex::new(Current {
             position,
             state: meta.state,
+            waiting: Waiting::default(),
         }));
         Ok(Self {
             store,
@@ -90,7 +124,7 @@ impl GroupMachine {
         })
     }
 
-    /// Index of the last applied entry.
+    /// Index of the last entry that is applied in the store.
     pub fn applied_index(&self) -> Option<u64> {
         self.current.lock().position.applied.map(|id| id.index)
     }
@@ -105,12 +139,31 @@ impl GroupMachine {
         self.current.lock().state
     }
 
-    /// Applies entries in one batch and answers them.
-    fn apply_batch(&self, entries: Vec<(Entry, Option<ApplyResponder<TypeConfig>>)>) -> Result<(), StoreError> {
+    /// Applies what waits.
+    pub fn flush(&self) -> Result<(), io::Error> {
         let mut current = self.current.lock();
+        self.fatal(self.apply_now(&mut current, Vec::new()))
+    }
+
+    /// Applies entries of so many bytes and answers them, now or, if nobody waits for one, with those that come.
+    fn apply_batch(&self, mut entries: Entries, bytes: usize) -> Result<(), io::Error> {
+        let mut current = self.current.lock();
+        if current.waiting.keep(&mut entries, bytes) {
+            return Ok(());
+        }
+        self.fatal(self.apply_now(&mut current, entries))
+    }
+
+    /// Applies what waits, and then `entries`, in one batch.
+    fn apply_now(&self, current: &mut Current, entries: Entries) -> Result<(), StoreError> {
+        let waiting = std::mem::take(&mut current.waiting).entries;
+        if waiting.is_empty() && entries.is_empty() {
+            return Ok(());
+        }
+        let entries = waiting.into_iter().map(|entry| (entry, None)).chain(entries);
         let mut position = current.position.clone();
         let mut batch = Batch::new(self.store.as_ref(), current.state);
-        let mut answers = Vec::with_capacity(entries.len());
+        let mut answers = Vec::new();
         for (entry, responder) in entries {
             position.applied = Some(entry.log_id());
             let mut replies = Vec::new();
@@ -134,11 +187,14 @@ impl GroupMachine {
             answers.extend(responder.map(|responder| (responder, Replies(replies))));
         }
         let (state, mut changes) = batch.finish();
-        let next = Current { position, state };
+        let next = Current {
+            position,
+            state,
+            waiting: Waiting::default(),
+        };
         self.store.commit(&next.meta(), &mut changes)?;
         *current = next;
         self.hook.applied(self.store.group(), &state, &changes);
-        drop(current);
         for (responder, replies) in answers {
             responder.send(replies);
         }
@@ -153,16 +209,17 @@ impl GroupMachine {
         })
     }
 
-    fn snapshot(&self) -> SnapshotOf<TypeConfig, Snapshot> {
-        let current = self.current.lock();
+    fn snapshot(&self) -> Result<SnapshotOf<TypeConfig, Snapshot>, io::Error> {
+        let mut current = self.current.lock();
+        self.fatal(self.apply_now(&mut current, Vec::new()))?;
         let meta = SnapshotMetaOf::<TypeConfig> {
             last_log_id: current.position.applied,
             last_membership: current.position.membership.clone(),
         };
-        openraft::storage::Snapshot {
+        Ok(openraft::storage::Snapshot {
             meta,
             snapshot: Snapshot::take(&self.store, current.meta()),
-        }
+        })
     }
 }
 
@@ -174,7 +231,11 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
         &mut self,
     ) -> Result<(Option<LogIdOf<TypeConfig>>, StoredMembershipOf<TypeConfig>), io::Error> {
         let current = self.current.lock();
-        Ok((current.position.applied, current.position.membership.clone()))
+        let waiting = current.waiting.entries.last().map(RaftEntry::log_id);
+        Ok((
+            waiting.or(current.position.applied),
+            current.position.membership.clone(),
+        ))
     }
 
     async fn apply<S>(&mut self, mut entries: S) -> Result<(), io::Error>
@@ -189,14 +250,13 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
             }
             batch.push((entry, responder));
             if bytes >= BATCH_BYTES_MAX {
-                self.fatal(self.apply_batch(std::mem::take(&mut batch)))?;
-                bytes = 0;
+                self.apply_batch(std::mem::take(&mut batch), std::mem::take(&mut bytes))?;
             }
         }
         if batch.is_empty() {
             Ok(())
         } else {
-            self.fatal(self.apply_batch(batch))
+            self.apply_batch(batch, bytes)
         }
     }
 
@@ -217,13 +277,15 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
         *self.current.lock() = Current {
             position,
             state: snapshot.meta.state,
+            waiting: Waiting::default(),
         };
         Ok(())
     }
 
     /// The state itself is the snapshot: it is as new as what was applied.
     async fn get_current_snapshot(&mut self) -> Result<Option<SnapshotOf<TypeConfig, Snapshot>>, io::Error> {
-        Ok(self.applied_index().map(|_| self.snapshot()))
+        let snapshot = self.snapshot()?;
+        Ok(snapshot.meta.last_log_id.is_some().then_some(snapshot))
     }
 }
 
@@ -232,7 +294,7 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupMachine {
 
     /// The log is purged up to what this returns: it must be on disk first.
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Snapshot>, io::Error> {
-        let snapshot = self.snapshot();
+        let snapshot = self.snapshot()?;
         let persisted = self.store.kv().persist().await;
         self.fatal(persisted.map_err(StoreError::from))?;
         Ok(snapshot)

@@ -10,8 +10,8 @@ use openraft::async_runtime::AsyncRuntime;
 use openraft::{Instant as _, OptionalSend};
 use openraft_rt_tokio::{TokioInstant, TokioRuntime};
 
-/// Distance of the grid's lines, a fraction of a second. A tick comes late by at most this; election timeouts are twenty times as long.
-const GRID: Duration = Duration::from_millis(25);
+/// Distance of the grid's lines, a fraction of a second. A tick comes late by at most this; election timeouts are many times as long.
+const GRID: Duration = Duration::from_millis(100);
 
 /// Tokio, with sleeps until an instant rounded up to the grid.
 #[derive(Debug)]

@@ -167,6 +167,7 @@ async fn killing_the_leader_of_most_groups_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_killed_and_started_again_keeps_its_votes() {
     let mut cluster = Cluster::start(NODES).await;
+    cluster.at_rest().await;
     cluster.kill(2);
     cluster.spawn(2);
     // Every change of voters goes through the log, and a step comes at most twice a second.

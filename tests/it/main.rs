@@ -3,6 +3,7 @@
 mod cli;
 mod cluster;
 mod damage;
+mod dev;
 mod disk;
 mod firing;
 mod harness;

@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU8, AtomicU32, Ordering};
 use hdrhistogram::Histogram;
 use parking_lot::Mutex;
 
-use super::callback::Callback;
 use super::figures::new_histogram;
+use crate::cli::callback::Callback;
 
 /// What the client knows of one create.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

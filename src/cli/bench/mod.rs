@@ -5,7 +5,6 @@
 
 mod answer;
 mod args;
-mod callback;
 mod client;
 mod figures;
 mod interrupt;

@@ -20,9 +20,9 @@ use hyper_util::rt::TokioIo;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::{Semaphore, oneshot};
 
-use super::callback::Callback;
 use super::ledger::Ledger;
 use super::wall::wall_us;
+use crate::cli::callback::Callback;
 
 /// Connections waiting to be accepted: a burst opens many at once, and a dropped one is retried after a second.
 const BACKLOG: u32 = 4_096;

@@ -1,11 +1,11 @@
 //! What one callback says about itself in its headers.
 //!
-//! Pure parsing; the sink hands in the headers and gives the result to the ledger. Missing or unreadable headers are
-//! `None`, never an error: the ledger decides what they mean.
+//! Pure parsing, for the targets of `bench` and `dev`. Missing or unreadable headers are `None`, never an error: who asks
+//! decides what they mean.
 
 use hyper::header::{HeaderMap, HeaderValue};
 
-/// The headers of a callback that the bench checks.
+/// The headers of a callback that are looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Callback<'a> {
     /// `xcron-task-id`.
