@@ -18,7 +18,7 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::id::{GroupId, NodeId};
 use crate::limits::CLOCK_OFFSET_MS_MAX;
-use crate::membership::{ClusterView, Facts, Membership};
+use crate::membership::{ClusterView, Facts, Membership, Twin};
 use crate::metrics::Metrics;
 use crate::net::{AddressBook, Offset, Peers, Service};
 use crate::peer::{BoxFuture, Call};
@@ -243,6 +243,19 @@ impl Cluster {
         while !self.status().await.does_without(self.0.node) {
             tokio::time::sleep(DRAINED_LOOK).await;
         }
+    }
+
+    /// Completes when another process is alive under this node's id that has started before it: a copied data directory,
+    /// that could not hear of the original when it started.
+    pub async fn twin(&self) -> Twin {
+        let first = |view: &Arc<ClusterView>| view.twin.filter(|twin| twin.was_first(self.0.clock.wall_ms()));
+        let mut view = self.0.view.clone();
+        let seen = view.wait_for(|view| first(view).is_some()).await;
+        if let Some(twin) = seen.ok().and_then(|view| view.twin) {
+            return twin;
+        }
+        // There is no gossip, or not any more.
+        std::future::pending().await
     }
 
     fn begin_drain(&self) {

@@ -22,7 +22,7 @@ const LOG_DIRECTORY: &str = "log";
 /// Subdirectory of the state.
 const STATE_DIRECTORY: &str = "state";
 /// The cluster's secret, where no setting names another file.
-pub const SECRET_FILE: &str = "secret";
+const SECRET_FILE: &str = "secret";
 /// Subdirectory of snapshots that other nodes send.
 const SPOOL_DIRECTORY: &str = "incoming";
 const IDENTITY_V1: u8 = 1;

@@ -113,6 +113,7 @@ pub async fn run<L: api::Listen, P: net::Listen>(
     let result = tokio::select! {
         biased;
         fault = node.failure.wait() => Err(NodeError::Fault(fault)),
+        twin = node.cluster.twin() => Err(EnterError::twin(node.groups.node(), &twin).into()),
         () = shutdown => Ok(()),
         never = serving => match never {},
         () = node.cluster.drained() => {

@@ -26,7 +26,7 @@ pub struct Member {
     pub known_since_ms: u64,
 }
 
-/// Another process that is alive under this node's id at another address: a copied data directory.
+/// Another process under this node's id at another address: a copied data directory, or what this node was before it moved.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Twin {
     /// When it started, by its own wall clock.
@@ -35,6 +35,17 @@ pub struct Twin {
     pub peer: SocketAddr,
     /// It started after us: the others count it, and not us.
     pub is_newer: bool,
+    /// It is heard of.
+    pub is_alive: bool,
+    /// Since when, by this node's wall clock, it has been alive, or dead.
+    pub since_ms: u64,
+}
+
+impl Twin {
+    /// Whether it is a process of its own, that started before us.
+    pub fn was_first(&self, now_ms: u64) -> bool {
+        !self.is_newer && self.is_alive && now_ms.saturating_sub(self.since_ms) >= TWIN_OLDER_MS
+    }
 }
 
 /// The cluster as seen from here: hints that never decide. Dead members stay for [`super::DEAD_GRACE`].
@@ -44,7 +55,7 @@ pub struct ClusterView {
     pub me: NodeId,
     /// Every node heard of, this one always among them. Nodes of another cluster are left out, unless this node is joining.
     pub members: BTreeMap<NodeId, Member>,
-    /// Set while this node's id is alive elsewhere: the one that started later should end.
+    /// Set while this node's id is known from elsewhere: of two that live, the one that started later should end.
     pub twin: Option<Twin>,
 }
 
@@ -135,8 +146,9 @@ impl Book {
                 known_since_ms: first_ms.unwrap_or(now_ms),
             };
             if member.facts.node == me.node && member.incarnation != incarnation {
-                let other = as_twin(&member, me, incarnation, now_ms);
-                twin = twin.into_iter().chain(other).max_by_key(|twin| twin.incarnation);
+                let other = as_twin(&member, me, incarnation);
+                let rank = |twin: &Twin| (twin.is_alive, twin.incarnation);
+                twin = twin.into_iter().chain(other).max_by_key(rank);
             } else if belongs(&member.facts, me) {
                 keep_better(&mut members, member);
             }
@@ -149,15 +161,14 @@ impl Book {
     }
 }
 
-/// Another incarnation of this node, if it is a process of its own. At this node's address it cannot be one.
-fn as_twin(member: &Member, me: &Facts, incarnation: u64, now_ms: u64) -> Option<Twin> {
-    let is_newer = member.incarnation > incarnation;
-    let is_settled = is_newer || now_ms.saturating_sub(member.since_ms) >= TWIN_OLDER_MS;
-    let is_twin = member.is_alive && member.facts.peer != me.peer && is_settled;
-    is_twin.then_some(Twin {
+/// Another incarnation of this node, if it may be a process of its own. At this node's address it cannot be one.
+fn as_twin(member: &Member, me: &Facts, incarnation: u64) -> Option<Twin> {
+    (member.facts.peer != me.peer).then_some(Twin {
         incarnation: member.incarnation,
         peer: member.facts.peer,
-        is_newer,
+        is_newer: member.incarnation > incarnation,
+        is_alive: member.is_alive,
+        since_ms: member.since_ms,
     })
 }
 

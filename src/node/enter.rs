@@ -17,9 +17,15 @@ use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::id::{GroupCount, NodeId};
 use crate::identity::{DataDirectory, Identity, IdentityError, fresh_node_id};
-use crate::membership::{self, ClusterView, Facts, Membership, MembershipError, Observer, UdpNetwork};
+use crate::membership::{self, ClusterView, Facts, Membership, MembershipError, Observer, Twin, UdpNetwork};
 use crate::secret::{ClusterSecret, SecretError};
 
+/// How long a node that comes back waits to hear from others, in milliseconds: they may all be starting.
+const HEARD_MS: u64 = 1_500;
+/// How long a process with this node's id must not have been heard of to be gone, in milliseconds.
+const TWIN_SILENT_MS: u64 = 3_000;
+/// How often a node that comes back looks.
+const HEARD_LOOK: Duration = Duration::from_millis(100);
 /// How often a node that waits for its cluster says so.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
@@ -59,9 +65,27 @@ pub enum EnterError {
         /// Where it was looked for.
         path: PathBuf,
     },
+    /// Its data directory was copied, or restored, and the original still runs.
+    #[error(
+        "node {node:016x} is alive already, at {peer}: this data directory is a copy of that node's. To add a new node, start \
+         with an empty --data"
+    )]
+    Twin {
+        /// Their common id.
+        node: NodeId,
+        /// Where the other is.
+        peer: SocketAddr,
+    },
     /// The seeds are of different clusters.
     #[error("the addresses of --join belong to {0} different clusters; name nodes of one")]
     TwoClusters(usize),
+}
+
+impl EnterError {
+    /// That this node's id is alive elsewhere.
+    pub(super) fn twin(node: NodeId, twin: &Twin) -> Self {
+        Self::Twin { node, peer: twin.peer }
+    }
 }
 
 /// Who the node is, and what gossip shows it.
@@ -113,13 +137,14 @@ pub async fn enter(
         keys: secret.gossip_keys().to_vec(),
         incarnation: clock.wall_ms(),
         interval: membership::GOSSIP_INTERVAL,
-        clock,
+        clock: clock.clone(),
         entropy,
         network: Arc::new(UdpNetwork),
         observer,
     })
     .await?;
     let identity = if let Some(identity) = known {
+        expect_no_twin(&mut membership.view(), clock.as_ref()).await?;
         identity
     } else {
         let (cluster, groups) = find_cluster(&membership, &config.join.0).await?;
@@ -133,6 +158,24 @@ pub async fn enter(
         view: membership.view(),
         gossip: Some((membership, secret)),
     })
+}
+
+/// Waits until the others have told whether this node's id is alive elsewhere; two processes with one id would count twice. A
+/// node that has moved looks like that until its silence is noticed.
+async fn expect_no_twin(view: &mut watch::Receiver<Arc<ClusterView>>, clock: &dyn Clock) -> Result<(), EnterError> {
+    let began_ms = clock.wall_ms();
+    loop {
+        let now = view.borrow_and_update().clone();
+        let now_ms = clock.wall_ms();
+        let waited_ms = now_ms.saturating_sub(began_ms);
+        match now.twin.filter(|twin| !twin.is_newer) {
+            Some(twin) if twin.was_first(now_ms) => return Err(EnterError::twin(now.me, &twin)),
+            Some(twin) if twin.is_alive || now_ms.saturating_sub(twin.since_ms) < TWIN_SILENT_MS => {}
+            _ if now.live().count() > 1 || waited_ms >= HEARD_MS => return Ok(()),
+            _ => {}
+        }
+        drop(tokio::time::timeout(HEARD_LOOK, view.changed()).await);
+    }
 }
 
 fn own_facts(config: &Config, node: NodeId, known: Option<&Identity>, api: SocketAddr) -> Facts {

@@ -167,7 +167,6 @@ async fn killing_the_leader_of_most_groups_loses_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_was_killed_and_started_again_keeps_its_votes() {
     let mut cluster = Cluster::start(NODES).await;
-    cluster.at_rest().await;
     cluster.kill(2);
     cluster.spawn(2);
     // Every change of voters goes through the log, and a step comes at most twice a second.
@@ -316,4 +315,19 @@ async fn a_node_with_another_secret_is_refused_and_told_why() {
     let task = one_shot("undisturbed", FAR_SECS, "http://127.0.0.1:9/", "{}");
     cluster.client(1).create(task).await.done();
     assert_eq!(cluster.client(0).query("undisturbed").await.done()["type"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_copied_data_directory_is_refused_while_the_original_lives() {
+    let mut cluster = Cluster::start(NODES).await;
+    cluster.kill(2);
+    let copy = cluster.copy(2);
+    cluster.restart(2).await;
+    let Err(ended) = copy.try_start().await else {
+        panic!("two processes are one node");
+    };
+    assert!(ended.stderr.contains("is alive already, at "), "{}", ended.stderr);
+    cluster.at_rest().await;
+    let task = one_shot("undisturbed", FAR_SECS, "http://127.0.0.1:9/", "{}");
+    cluster.client(2).create(task).await.done();
 }

@@ -15,7 +15,6 @@ use hyper::Method;
 use tokio::time::{sleep, timeout};
 
 use super::super::client;
-use crate::identity::SECRET_FILE;
 
 /// Longest time a node may take until it serves: the others have to be found, and groups to be led.
 const READY: Duration = Duration::from_mins(1);
@@ -23,6 +22,8 @@ const READY: Duration = Duration::from_mins(1);
 const LOOK: Duration = Duration::from_millis(100);
 /// Longest time a node may take to stop in order.
 const STOP: Duration = Duration::from_secs(15);
+/// Where a node that founds a cluster keeps the secret, in its data directory.
+const SECRET: &str = "secret";
 /// Attempts to find a port that is free for both TCP and UDP.
 const PORT_ATTEMPTS_MAX: usize = 100;
 
@@ -89,7 +90,7 @@ impl Nodes {
         let others = others.into_iter().enumerate().filter(|(other, _)| *other != index);
         let others: Vec<String> = others.map(|(_, peer)| peer).collect();
         // The first node founds the cluster, and makes its secret.
-        let secret = self.nodes[0].data.join(SECRET_FILE);
+        let secret = self.nodes[0].data.join(SECRET);
         let node = &mut self.nodes[index];
         let is_founder = index == 0 && !node.data.exists();
         std::fs::create_dir_all(&node.data).with_context(|| format!("cannot make {}", node.data.display()))?;

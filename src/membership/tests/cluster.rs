@@ -1,5 +1,6 @@
 //! Members that find each other, change, die, return, leave, join and are doubled.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::time::{sleep, timeout};
@@ -7,7 +8,7 @@ use tokio::time::{sleep, timeout};
 use super::hub::{CLUSTER, KEY, World, address, facts, groups, live};
 use crate::clock::Clock;
 use crate::id::GroupId;
-use crate::membership::{DEAD_GRACE, Dropped, Facts, MembershipError, Parts, Twin};
+use crate::membership::{ClusterView, DEAD_GRACE, Dropped, Facts, MembershipError, Parts, Twin};
 
 #[tokio::test(start_paused = true)]
 async fn members_find_each_other_through_one_seed() {
@@ -257,23 +258,20 @@ async fn an_id_that_is_alive_twice_is_reported_to_both() {
     };
     let incarnation = copy.incarnation;
     let mut copy = world.start_with(copy).await;
-    let newer = Twin {
-        incarnation,
-        peer: address(9),
-        is_newer: true,
+    let is = |twin: Option<Twin>, incarnation: u64, at: u16, is_newer: bool| {
+        let wanted = (incarnation, address(at), is_newer);
+        twin.is_some_and(|twin| twin.is_alive && (twin.incarnation, twin.peer, twin.is_newer) == wanted)
     };
-    nodes[1].until("the newer twin", |view| view.twin == Some(newer)).await;
-    let older = Twin {
-        incarnation: old,
-        peer: address(2),
-        is_newer: false,
-    };
-    copy.until("the older twin", |view| view.twin == Some(older)).await;
+    let seen = |view: &ClusterView| is(view.twin, incarnation, 9, true);
+    nodes[1].until("the newer twin", seen).await;
+    let seen = |view: &ClusterView| is(view.twin, old, 2, false);
+    copy.until("the older twin", seen).await;
     nodes[0]
         .until("the newest counts", |view| view.members[&2].facts.peer == address(9))
         .await;
     copy.membership.shutdown().await;
-    nodes[1].until("no twin", |view| view.twin.is_none()).await;
+    let gone = |view: &ClusterView| view.twin.is_none_or(|twin| !twin.is_alive);
+    nodes[1].until("no live twin", gone).await;
     nodes[0]
         .until("the live one counts", |view| view.members[&2].facts.peer == address(2))
         .await;
@@ -294,7 +292,9 @@ async fn a_node_that_moved_is_no_twin_of_itself() {
     };
     let mut moved = world.start_with(moved).await;
     moved.until_live(&[1, 2, 3]).await;
-    let twin = moved.view.wait_for(|view| view.twin.is_some());
+    let clock = world.parts(9).clock;
+    let is_first = |view: &Arc<ClusterView>| view.twin.is_some_and(|twin| twin.was_first(clock.wall_ms()));
+    let twin = moved.view.wait_for(is_first);
     assert!(timeout(Duration::from_mins(1), twin).await.is_err());
     nodes[0]
         .until("the new address", |view| view.members[&3].facts.peer == address(9))

@@ -217,19 +217,32 @@ fn only_another_live_process_is_a_twin() {
     let mut book = Book::default();
     let mut twin = |heard: Sighting, now_ms: u64| {
         let twin = book.view(&me, 50, vec![heard], now_ms).twin;
-        twin.map(|twin| (twin.incarnation, twin.is_newer))
+        twin.map(|twin| (twin.incarnation, twin.is_newer, twin.is_alive, twin.was_first(now_ms)))
     };
-    assert_eq!(twin(other(60, true, 2), 0), Some((60, true)));
-    assert_eq!(twin(other(60, false, 2), 0), None, "it is dead");
-    assert_eq!(twin(other(60, true, 1), 0), None, "it is where this node is");
     assert_eq!(
-        twin(other(40, true, 2), 1_000),
-        None,
+        twin(other(60, true, 2), 0),
+        Some((60, true, true, false)),
+        "this node was first"
+    );
+    assert_eq!(twin(other(60, false, 2), 0), Some((60, true, false, false)));
+    assert_eq!(twin(other(60, true, 1), 0), None, "it is where this node is");
+    let seen_ms = 1_000;
+    let moved = Some((40, false, true, false));
+    assert_eq!(
+        twin(other(40, true, 2), seen_ms),
+        moved,
         "it may be what this node was before it moved"
     );
-    assert_eq!(twin(other(40, true, 2), 1_000 + TWIN_OLDER_MS - 1), None);
-    assert_eq!(twin(other(40, true, 2), 1_000 + TWIN_OLDER_MS), Some((40, false)));
-    assert_eq!(twin(other(40, true, 1), 1_000 + TWIN_OLDER_MS), None);
+    assert_eq!(twin(other(40, true, 2), seen_ms + TWIN_OLDER_MS - 1), moved);
+    assert_eq!(
+        twin(other(40, true, 2), seen_ms + TWIN_OLDER_MS),
+        Some((40, false, true, true))
+    );
+    assert_eq!(
+        twin(other(40, false, 2), seen_ms + 3 * TWIN_OLDER_MS),
+        Some((40, false, false, false))
+    );
+    assert_eq!(twin(other(40, true, 1), seen_ms + 4 * TWIN_OLDER_MS), None);
 }
 
 #[test]

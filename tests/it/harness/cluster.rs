@@ -122,6 +122,28 @@ impl Cluster {
         stranger
     }
 
+    /// How a node is started on a copy of the data directory, as it is now, of one that does not run. It is no member.
+    pub fn copy(&mut self, index: usize) -> Launch {
+        assert!(
+            self.members[index].node.is_none(),
+            "node {index} writes to its directory"
+        );
+        let twin = self.enlist();
+        let directory = |index: usize| self.place.path(&format!("node-{index}"));
+        let copied = Command::new("cp")
+            .arg("-r")
+            .arg(directory(index))
+            .arg(directory(twin))
+            .status();
+        assert!(
+            copied.is_ok_and(|status| status.success()),
+            "the directory cannot be copied"
+        );
+        let launch = self.launch(twin, &self.secret);
+        self.members.pop();
+        launch
+    }
+
     /// Waits until a node that was started serves, and says that it is ready.
     pub async fn ready(&mut self, index: usize) {
         let node = self.members[index].node.as_mut().expect("it was started");

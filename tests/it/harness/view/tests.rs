@@ -71,6 +71,15 @@ fn what_is_still_to_be_done_is_told() {
             "{pointer}: {told:?}"
         );
     }
+    // Every copy is there, and two have no vote yet.
+    let mut young = at_rest();
+    young["groups"][3]["voters"] = json!([id(0)]);
+    young["groups"][3]["learners"] = json!([id(1), id(2)]);
+    assert!(
+        view(&young)
+            .unrest(&apis)
+            .is_some_and(|why| why.contains("where it should be"))
+    );
     // Too much for one, and nothing for one.
     for leaders in [[(0, 1), (2, 1)], [(2, 0), (5, 1)]] {
         let mut uneven = at_rest();
@@ -82,9 +91,9 @@ fn what_is_still_to_be_done_is_told() {
     }
     let mut uneven = at_rest();
     for group in 0..4 {
-        let somewhere = json!([id(0), id(1)]);
-        uneven["groups"][group]["voters"] = somewhere.clone();
-        uneven["groups"][group]["planned"] = somewhere;
+        uneven["groups"][group]["voters"] = json!([id(0)]);
+        uneven["groups"][group]["learners"] = json!([id(1)]);
+        uneven["groups"][group]["planned"] = json!([id(0), id(1)]);
     }
     let told = view(&uneven).unrest(&apis);
     assert!(told.as_ref().is_some_and(|told| told.contains("copies: ")), "{told:?}");
