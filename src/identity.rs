@@ -3,6 +3,7 @@
 //! Also owns the directory: the lock that keeps a second process out, and `--rejoin`, which sets a damaged directory's
 //! contents aside so that the node returns with a new id. Called by `node.rs` before anything else is opened.
 
+use std::fmt::Debug;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -107,6 +108,14 @@ pub fn fresh_node_id(entropy: &dyn Entropy) -> NodeId {
     entropy.next_u64().max(1)
 }
 
+/// Where a node's identity is kept: its data directory, or a simulation's own.
+pub trait Home: Debug + Send + Sync + 'static {
+    /// The identity; `None` where there is no data.
+    fn identity(&self) -> Result<Option<Identity>, IdentityError>;
+    /// Keeps the identity: on disk when this returns, whole or not at all.
+    fn keep(&self, identity: &Identity) -> Result<(), IdentityError>;
+}
+
 /// The data directory, locked for this process.
 #[derive(Debug)]
 pub struct DataDirectory {
@@ -162,37 +171,6 @@ impl DataDirectory {
         self.path.join(SECRET_FILE)
     }
 
-    /// Reads the identity; `None` in a directory without data.
-    pub fn identity(&self) -> Result<Option<Identity>, IdentityError> {
-        let path = self.path.join(IDENTITY_FILE);
-        match fs::read(&path) {
-            Ok(bytes) => self
-                .decode(&bytes)
-                .and_then(|identity| self.with_its_data(identity))
-                .map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if self.log().exists() || self.state().exists() {
-                    return Err(self.damaged("file identity is missing, but there is data".into()));
-                }
-                Ok(None)
-            }
-            Err(error) => Err(io_error(&path, "cannot be read", error)),
-        }
-    }
-
-    /// Stores the identity, synced. Written aside, then renamed: there is a whole identity or none.
-    pub fn keep(&self, identity: &Identity) -> Result<(), IdentityError> {
-        let path = self.path.join(IDENTITY_FILE);
-        let mut bytes = record::versioned(IDENTITY_V1, identity);
-        bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
-        let fresh = path.with_extension("new");
-        let written = File::create(&fresh)
-            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&fresh, &path))
-            .and_then(|()| sync_directory(&self.path));
-        written.map_err(|error| io_error(&path, "cannot be written", error))
-    }
-
     /// Moves everything of a damaged node into `set-aside-<stamp>` below the directory; returns where, if there was
     /// anything.
     pub fn set_aside(&self, stamp: u64) -> Result<Option<PathBuf>, IdentityError> {
@@ -240,6 +218,38 @@ impl DataDirectory {
             path: self.path.clone(),
             what,
         }
+    }
+}
+
+impl Home for DataDirectory {
+    fn identity(&self) -> Result<Option<Identity>, IdentityError> {
+        let path = self.path.join(IDENTITY_FILE);
+        match fs::read(&path) {
+            Ok(bytes) => self
+                .decode(&bytes)
+                .and_then(|identity| self.with_its_data(identity))
+                .map(Some),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                if self.log().exists() || self.state().exists() {
+                    return Err(self.damaged("file identity is missing, but there is data".into()));
+                }
+                Ok(None)
+            }
+            Err(error) => Err(io_error(&path, "cannot be read", error)),
+        }
+    }
+
+    // Written aside, then renamed.
+    fn keep(&self, identity: &Identity) -> Result<(), IdentityError> {
+        let path = self.path.join(IDENTITY_FILE);
+        let mut bytes = record::versioned(IDENTITY_V1, identity);
+        bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
+        let fresh = path.with_extension("new");
+        let written = File::create(&fresh)
+            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
+            .and_then(|()| fs::rename(&fresh, &path))
+            .and_then(|()| sync_directory(&self.path));
+        written.map_err(|error| io_error(&path, "cannot be written", error))
     }
 }
 

@@ -26,7 +26,7 @@ use crate::fire::dispatch::{self, Dispatcher};
 use crate::fire::firing::{self, Firing};
 use crate::fire::queues::QueueLimits;
 use crate::fire::windows::Windows;
-use crate::identity::{DataDirectory, Identity, IdentityError, Stage};
+use crate::identity::{Home, Identity, IdentityError, Stage};
 use crate::metrics::Metrics;
 use crate::net::{self, Peers};
 use crate::peer::{Call, NoPeers};
@@ -35,12 +35,12 @@ use crate::raft::{self, Groups};
 use crate::readiness::Readiness;
 use crate::router::{self, Replicas, Router};
 use crate::store::KvError;
-use crate::wal::{self, Wal};
+use crate::wal::{self, Wal, WalError};
 
 use observers::{Answers, ApiMetrics, LogMetrics, PeerMetrics};
 
-pub use enter::EnterError;
-pub use world::{PeerWorld, World, listen};
+pub use enter::{EnterError, Entered, Entrance, enter};
+pub use world::{LogWorld, PeerWorld, World, listen};
 
 /// How long open requests may take to end after the node was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
@@ -158,7 +158,7 @@ struct Node {
     firing: Firing,
     /// Peers' server, gossip's news, placement: they end when the node does.
     _loops: JoinSet<()>,
-    _data: Option<DataDirectory>,
+    _home: Arc<dyn Home>,
 }
 
 impl Node {
@@ -223,7 +223,7 @@ impl Node {
             dispatcher,
             firing,
             _loops: loops,
-            _data: world.data,
+            _home: world.home,
         })
     }
 
@@ -340,7 +340,6 @@ fn cluster_loops<P: net::Listen>(
 
 /// From now on a log that is missing is lost, and a group that is missing lives elsewhere: neither must be made anew.
 fn settled<P>(world: &World<P>) -> Result<(), NodeError> {
-    let Some(data) = &world.data else { return Ok(()) };
     if world.identity.stage == Stage::Settled {
         return Ok(());
     }
@@ -348,7 +347,7 @@ fn settled<P>(world: &World<P>) -> Result<(), NodeError> {
         stage: Stage::Settled,
         ..world.identity.clone()
     };
-    Ok(data.keep(&settled)?)
+    Ok(world.home.keep(&settled)?)
 }
 
 fn router<P>(config: &Config, world: &World<P>, replicas: &Replicas, call: &Arc<dyn Call>) -> Router {
@@ -392,19 +391,21 @@ fn dispatcher<P>(
 fn open_log<P>(world: &World<P>, metrics: &Arc<Metrics>, failure: &Failure) -> Result<Wal, NodeError> {
     let options = wal::Options {
         new_log_id: world.entropy.next_u64(),
+        segment_bytes: world.log.segment_bytes,
         ..wal::Options::default()
     };
     let observe = Arc::new(LogMetrics(metrics.clone()));
-    let (wal, writer) = wal::open(world.log_files.clone(), options, world.clock.clone(), observe)?;
+    let (wal, writer) = wal::open(world.log.files.clone(), options, world.clock.clone(), observe)?;
     let failure = failure.clone();
-    let run = move || {
-        if let Some(error) = writer.run() {
+    let ended = move |error: Option<WalError>| {
+        if let Some(error) = error {
             failure.report(error.to_string());
         }
     };
-    std::thread::Builder::new()
-        .name("xcron-log".into())
-        .spawn(run)
+    world
+        .log
+        .runner
+        .start(writer, Box::new(ended))
         .map_err(NodeError::Thread)?;
     Ok(wal)
 }

@@ -16,8 +16,8 @@ use crate::clock::Clock;
 use crate::config::Config;
 use crate::entropy::Entropy;
 use crate::id::{GroupCount, NodeId};
-use crate::identity::{DataDirectory, Identity, IdentityError, fresh_node_id};
-use crate::membership::{self, ClusterView, Facts, Membership, MembershipError, Observer, Twin, UdpNetwork};
+use crate::identity::{DataDirectory, Home, Identity, IdentityError, fresh_node_id};
+use crate::membership::{self, ClusterView, Facts, Membership, MembershipError, Network, Observer, Twin};
 use crate::secret::{ClusterSecret, SecretError};
 
 /// How long a node that comes back waits to hear from others, in milliseconds: they may all be starting.
@@ -98,30 +98,46 @@ pub struct Entered {
     pub gossip: Option<(Membership, ClusterSecret)>,
 }
 
+/// What a node is given to find out who it is.
+pub struct Entrance<'a> {
+    /// Its settings.
+    pub config: &'a Config,
+    /// What keeps its identity.
+    pub home: &'a dyn Home,
+    /// What all nodes of the cluster know; needed with `config.peer_listen`.
+    pub secret: Option<ClusterSecret>,
+    /// Where its API is.
+    pub api: SocketAddr,
+    /// Wall and monotonic time.
+    pub clock: Arc<dyn Clock>,
+    /// Random numbers.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where gossip's sockets come from.
+    pub network: Arc<dyn Network>,
+    /// Counts gossip.
+    pub observer: Arc<dyn Observer>,
+}
+
 /// Finds out who the node is.
-pub async fn enter(
-    config: &Config,
-    data: &DataDirectory,
-    api: SocketAddr,
-    clock: Arc<dyn Clock>,
-    entropy: Arc<dyn Entropy>,
-    observer: Arc<dyn Observer>,
-) -> Result<Entered, EnterError> {
+pub async fn enter(entrance: Entrance<'_>) -> Result<Entered, EnterError> {
+    let Entrance {
+        config, home, entropy, ..
+    } = entrance;
     let is_joining = !config.join.0.is_empty();
-    let known = match data.identity()? {
+    let known = match home.identity()? {
         Some(identity) => Some(identity),
         None if is_joining => None,
         None => {
             let identity = Identity::founding(config.groups, entropy.as_ref());
-            data.keep(&identity)?;
+            home.keep(&identity)?;
             Some(identity)
         }
     };
     let node = known
         .as_ref()
         .map_or_else(|| fresh_node_id(entropy.as_ref()), |known| known.node);
-    let facts = own_facts(config, node, known.as_ref(), api);
-    let Some(peer) = config.peer_listen.0 else {
+    let facts = own_facts(config, node, known.as_ref(), entrance.api);
+    let Some((peer, secret)) = config.peer_listen.0.zip(entrance.secret) else {
         let identity = known.expect("settings that join without peer_listen are refused");
         return Ok(Entered {
             view: alone(facts),
@@ -129,7 +145,7 @@ pub async fn enter(
             gossip: None,
         });
     };
-    let secret = secret(config, data, is_joining, entropy.as_ref())?;
+    let clock = entrance.clock;
     let membership = Membership::start(membership::Parts {
         facts,
         listen: peer,
@@ -139,8 +155,8 @@ pub async fn enter(
         interval: membership::GOSSIP_INTERVAL,
         clock: clock.clone(),
         entropy,
-        network: Arc::new(UdpNetwork),
-        observer,
+        network: entrance.network,
+        observer: entrance.observer,
     })
     .await?;
     let identity = if let Some(identity) = known {
@@ -149,7 +165,7 @@ pub async fn enter(
     } else {
         let (cluster, groups) = find_cluster(&membership, &config.join.0).await?;
         let identity = Identity::joining(node, cluster, groups);
-        data.keep(&identity)?;
+        home.keep(&identity)?;
         membership.adopt(cluster, groups)?;
         identity
     };
@@ -224,13 +240,13 @@ async fn find_cluster(membership: &Membership, seeds: &[String]) -> Result<(u128
     }
 }
 
-/// Reads the secret; a node that founds a cluster makes one if there is none.
-fn secret(
+/// Reads the secret from its file; a node that founds a cluster makes one if there is none.
+pub(super) fn secret(
     config: &Config,
     data: &DataDirectory,
-    is_joining: bool,
     entropy: &dyn Entropy,
 ) -> Result<ClusterSecret, EnterError> {
+    let is_joining = !config.join.0.is_empty();
     let is_named = config.secret_file != Path::new("");
     let path = if is_named {
         config.secret_file.clone()

@@ -10,13 +10,13 @@ use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::entropy::{Entropy, SystemEntropy};
 use crate::fire::deliver::{Deliver, DeliverOptions, HttpDeliver};
-use crate::identity::{DataDirectory, Identity};
+use crate::identity::{DataDirectory, Home, Identity};
 use crate::limits::{ACCEPT_BACKLOG, IDLE_PER_TARGET_MAX};
-use crate::membership::{ClusterView, Membership};
+use crate::membership::{ClusterView, Membership, UdpNetwork};
 use crate::metrics::Metrics;
 use crate::net::{self, Dial, TcpDial};
 use crate::node::NodeError;
-use crate::node::enter::{self, Entered};
+use crate::node::enter::{self, Entered, Entrance};
 use crate::node::observers::GossipMetrics;
 use crate::secret::ClusterSecret;
 use crate::store::fjall_kv::FjallKv;
@@ -35,8 +35,8 @@ pub struct World<P> {
     pub deliver: Arc<dyn Deliver>,
     /// Who this node is.
     pub identity: Identity,
-    /// Where the log stream's files live.
-    pub log_files: Arc<dyn wal::Files>,
+    /// Where the log stream lives, and who runs it.
+    pub log: LogWorld,
     /// Where the state lives.
     pub kv: Arc<dyn Kv>,
     /// Where snapshots are kept that other nodes send.
@@ -45,8 +45,19 @@ pub struct World<P> {
     pub view: watch::Receiver<Arc<ClusterView>>,
     /// The way to the other nodes; none for a node alone.
     pub peers: Option<PeerWorld<P>>,
-    /// The data directory, locked while the node runs; it keeps the identity.
-    pub data: Option<DataDirectory>,
+    /// What keeps the identity: the data directory, locked while the node runs.
+    pub home: Arc<dyn Home>,
+}
+
+/// The log stream's surroundings.
+#[derive(Clone, Debug)]
+pub struct LogWorld {
+    /// Its files.
+    pub files: Arc<dyn wal::Files>,
+    /// Size of new segments, in bytes; see [`wal::Options`].
+    pub segment_bytes: u64,
+    /// Runs its writer.
+    pub runner: Arc<dyn wal::Run>,
 }
 
 /// The way to the other nodes.
@@ -87,16 +98,26 @@ impl World<TcpListener> {
                 Some(bound)
             }
         };
-        let Entered { identity, view, gossip } = enter::enter(
+        let secret = match listener {
+            None => None,
+            Some(_) => Some(enter::secret(config, &data, entropy.as_ref())?),
+        };
+        let Entered { identity, view, gossip } = enter::enter(Entrance {
             config,
-            &data,
+            home: &data,
+            secret,
             api,
-            clock.clone(),
-            entropy.clone(),
-            Arc::new(GossipMetrics(metrics.clone())),
-        )
+            clock: clock.clone(),
+            entropy: entropy.clone(),
+            network: Arc::new(UdpNetwork),
+            observer: Arc::new(GossipMetrics(metrics.clone())),
+        })
         .await?;
-        let log_files = Arc::new(data.open_log()?);
+        let log = LogWorld {
+            files: Arc::new(data.open_log()?),
+            segment_bytes: wal::Options::default().segment_bytes,
+            runner: Arc::new(wal::OwnThread),
+        };
         let kv = Arc::new(FjallKv::open(&data.state(), config.store.cache_bytes)?);
         let spools = Arc::new(data.open_spools()?);
         let peers = gossip.zip(listener).map(|((membership, secret), listener)| PeerWorld {
@@ -111,12 +132,12 @@ impl World<TcpListener> {
             metrics,
             deliver: Arc::new(deliver),
             identity,
-            log_files,
+            log,
             kv,
             spools,
             view,
             peers,
-            data: Some(data),
+            home: Arc::new(data),
         })
     }
 }

@@ -82,6 +82,7 @@ mod ledger;
 mod position;
 mod read;
 mod recover;
+mod run;
 mod segment;
 mod stream;
 mod watermark;
@@ -101,6 +102,7 @@ use bytes::Bytes;
 pub use self::error::{OpenError, WalError};
 pub use self::files::{DirFiles, Files, LogFile};
 pub use self::index::VALUE_BYTES_MAX;
+pub use self::run::{Ended, OwnThread, Run};
 pub use self::writer::{Done, Step, Writer};
 
 use self::group::GroupState;
@@ -177,7 +179,8 @@ impl From<&GroupState> for GroupLog {
     }
 }
 
-/// Opens the log in `files`, or makes one if the directory is empty. The [`Writer`] needs a thread of its own.
+/// Opens the log in `files`, or makes one if the directory is empty. The [`Writer`] is to be run, by a
+/// [`Run`] for example.
 pub fn open(
     files: Arc<dyn Files>,
     options: Options,

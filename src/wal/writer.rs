@@ -4,7 +4,7 @@
 //! Frames and files are `stream.rs`.
 
 use std::collections::VecDeque;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -44,6 +44,8 @@ impl Job {
 pub(super) struct Shared {
     state: Mutex<State>,
     wake: Condvar,
+    /// Told as well when there is something to do: [`Writer::on_work`].
+    on_work: OnceLock<Box<dyn Fn() + Send + Sync>>,
     pub(super) segments: Segments,
     pub(super) salt: Salt,
     pub(super) log_id: u64,
@@ -70,6 +72,7 @@ impl Shared {
         Self {
             state: Mutex::new(state),
             wake: Condvar::new(),
+            on_work: OnceLock::new(),
             segments,
             salt: Salt::new(log_id),
             log_id,
@@ -104,7 +107,7 @@ impl Shared {
                 let first = state.queue.len() == 1;
                 drop(state);
                 if first {
-                    self.wake.notify_one();
+                    self.wake_writer();
                 }
             }
             Err(error) => {
@@ -128,7 +131,14 @@ impl Shared {
     /// Every handle is gone: the writer ends when the queue is empty.
     pub(super) fn close(&self) {
         self.state.lock().closed = true;
+        self.wake_writer();
+    }
+
+    fn wake_writer(&self) {
         self.wake.notify_one();
+        if let Some(on_work) = self.on_work.get() {
+            on_work();
+        }
     }
 
     /// From now on every job gets `error`, beginning with those that wait.
@@ -183,13 +193,25 @@ impl Writer {
     /// Writes until every handle is gone (all that was submitted is then written and synced) or the log has failed (all
     /// jobs, waiting and later, are then answered with the error). Returns the failure, if there was one. Blocks.
     pub fn run(mut self) -> Option<WalError> {
-        loop {
-            let at_once = self.stream.wants_segment().then_some(Duration::ZERO);
-            let wait = at_once.or_else(|| self.stream.due_in());
-            if self.step(wait) == Step::Ended {
-                break;
-            }
-        }
+        while self.step(self.due_in()) != Step::Ended {}
+        self.finish()
+    }
+
+    /// How soon there is something to do although no job comes; `None` if there is nothing.
+    pub fn due_in(&self) -> Option<Duration> {
+        let at_once = self.stream.wants_segment().then_some(Duration::ZERO);
+        at_once.or_else(|| self.stream.due_in())
+    }
+
+    /// Has `hook` called whenever a job comes while none waits, and when the last handle is gone: for who gives the writer
+    /// its turns without a thread that could wait in [`Self::step`]. Must not block; the first hook stays.
+    pub fn on_work(&self, hook: impl Fn() + Send + Sync + 'static) {
+        // A second hook is ignored.
+        drop(self.shared.on_work.set(Box::new(hook)));
+    }
+
+    /// The last turn, after [`Step::Ended`]: the failure, if there was one.
+    pub fn finish(mut self) -> Option<WalError> {
         if self.shared.failure().is_none()
             && let Err(error) = self.stream.finish()
         {
