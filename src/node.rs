@@ -175,6 +175,7 @@ impl Node {
             kv: world.kv.clone(),
             spools: world.spools.clone(),
             count: world.identity.groups,
+            snapshot_entries: world.log.snapshot_entries,
             hook: Arc::new(windows.clone()),
             call: call.clone(),
             failure: failure.clone(),

@@ -18,6 +18,6 @@ mod wire;
 mod suite;
 
 pub use group::{ChangeError, Group, Leadership, MemberState, Members, ReadError};
-pub use groups::{Groups, StartError};
+pub use groups::{Groups, SNAPSHOT_ENTRIES, StartError};
 pub use machine::AppliedHook;
 pub use proposer::{ProposeError, Proposer};
