@@ -138,19 +138,21 @@ impl Dispatcher {
         let wake = Wake::Retry;
         let again = again_ms.map(|at_ms| (at_ms, DueEntry { wake, target }));
         let window = self.0.parts.windows.of(fire.group);
-        let must_wake = window.with(|window| {
-            window.released(fire.key, again);
-            window.next_due_ms().unwrap_or_else(|| window.end_ms()) <= now_ms
-        });
-        if must_wake == Some(true) {
-            window.wake();
-        }
+        window.released(fire.key, fire.generation, again, now_ms);
         self.0.active.send_modify(|active| *active -= 1);
     }
 
     /// Makes the attempts that are due, one after the other: attempts of one task never overlap.
     async fn attempts(&self, group: &Group, fire: Queued) -> Result<Made, SecondLook> {
         let parts = &self.0.parts;
+        let may_start = || {
+            let window = parts.windows.of(fire.group);
+            window.with(|window| window.may_start(fire.key, fire.generation)) == Some(true)
+        };
+        // Queued under a leadership that is over: not worth a read of the task.
+        if !may_start() {
+            return Ok(Made::default());
+        }
         let Some((spec, state, due)) = self.read(group, fire)? else {
             return Ok(Made::default());
         };
@@ -162,11 +164,7 @@ impl Dispatcher {
         let (url, body): (Arc<str>, _) = (spec.url.into(), Bytes::from(spec.body));
         for attempt in due {
             let now_ms = parts.clock.wall_ms();
-            let may_start = parts
-                .windows
-                .of(fire.group)
-                .with(|window| window.may_start(fire.key, fire.generation));
-            if may_start != Some(true) {
+            if !may_start() {
                 break;
             }
             if now_ms < attempt.due_ms {

@@ -133,7 +133,7 @@ impl GroupFiring {
         for ((at_ms, key, entry), result) in expired.into_iter().zip(dropped) {
             // Not recorded: the entry is still in the index, so it is put back for another look.
             let again = result.is_err().then_some((at_ms + LOW_WATER_EVERY_MS, entry));
-            shared.with(|window| window.released(key, again));
+            shared.with(|window| window.released(key, lead.generation, again));
         }
         true
     }

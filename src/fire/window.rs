@@ -15,8 +15,12 @@ pub type Position = (u64, TaskKey);
 const LOWEST_KEY: TaskKey = TaskKey([0; 16]);
 
 /// A task that is queued or in flight.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 struct Busy {
+    /// The leadership under which it was taken: nobody else releases it.
+    generation: u64,
+    /// With the dispatcher, which reports back whatever becomes of the leadership; the group's own loop does not.
+    is_dispatched: bool,
     /// Deleted while busy: nothing of it may start any more.
     cancelled: bool,
     /// Came up again while busy; put back when the task is released.
@@ -36,6 +40,9 @@ pub struct Window {
     entries_max: usize,
 }
 
+/// Tasks that the dispatcher still has from a window that is gone, with the leadership under which each was taken.
+pub type Dispatched = HashMap<TaskKey, u64>;
+
 /// A part of the index to be scanned into the window.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Refill {
@@ -45,6 +52,17 @@ pub struct Refill {
     pub to_ms: u64,
     /// Most entries to bring.
     pub limit: usize,
+}
+
+impl Busy {
+    fn new(generation: u64, is_dispatched: bool) -> Self {
+        Self {
+            generation,
+            is_dispatched,
+            cancelled: false,
+            again: Vec::new(),
+        }
+    }
 }
 
 impl Window {
@@ -61,9 +79,20 @@ impl Window {
         }
     }
 
-    /// The leadership under which it was opened.
-    pub fn generation(&self) -> u64 {
-        self.generation
+    /// Takes over what the dispatcher still has from former leaderships: until it is released, no other attempt of such a
+    /// task starts on this node.
+    pub fn inherit(&mut self, dispatched: Dispatched) {
+        self.busy.extend(
+            dispatched
+                .into_iter()
+                .map(|(key, generation)| (key, Busy::new(generation, true))),
+        );
+    }
+
+    /// Ends the window: what the dispatcher still has.
+    pub fn close(self) -> Dispatched {
+        let dispatched = self.busy.into_iter().filter(|(_, busy)| busy.is_dispatched);
+        dispatched.map(|(key, busy)| (key, busy.generation)).collect()
     }
 
     /// Entries held in memory: nearest dues and busy tasks.
@@ -145,7 +174,8 @@ impl Window {
                 busy.again.push((at_ms, entry));
                 self.held += 1;
             } else {
-                self.busy.insert(key, Busy::default());
+                let is_dispatched = entry.wake != Wake::Expire;
+                self.busy.insert(key, Busy::new(self.generation, is_dispatched));
                 taken.push((at_ms, key, entry));
             }
         }
@@ -154,11 +184,16 @@ impl Window {
 
     /// Whether an attempt of a busy task may start now, under the leadership it was taken under.
     pub fn may_start(&self, key: TaskKey, generation: u64) -> bool {
-        generation == self.generation && self.busy.get(&key).is_some_and(|busy| !busy.cancelled)
+        let busy = self.busy.get(&key);
+        generation == self.generation && busy.is_some_and(|busy| busy.generation == generation && !busy.cancelled)
     }
 
-    /// The task is no longer busy. `again_ms` puts it back for another look at that instant.
-    pub fn released(&mut self, key: TaskKey, again_ms: Option<(u64, DueEntry)>) {
+    /// The task, taken under `generation`, is no longer busy. `again_ms` puts it back for another look at that instant.
+    pub fn released(&mut self, key: TaskKey, generation: u64, again_ms: Option<(u64, DueEntry)>) {
+        // A straggler of a former leadership must not release what this one has taken.
+        if self.busy.get(&key).is_none_or(|busy| busy.generation != generation) {
+            return;
+        }
         let Some(busy) = self.busy.remove(&key) else { return };
         self.held -= busy.again.len();
         for (at_ms, entry) in busy.again.into_iter().chain(again_ms) {

@@ -7,34 +7,83 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::core::machine::{Changes, GroupState};
-use crate::fire::window::Window;
-use crate::id::{GroupCount, GroupId};
+use crate::core::machine::{Changes, DueEntry, GroupState};
+use crate::fire::window::{Dispatched, Window};
+use crate::id::{GroupCount, GroupId, TaskKey};
 use crate::metrics::Metrics;
 use crate::raft::AppliedHook;
 
 /// One group's window, open while this node leads the group.
 #[derive(Debug, Default)]
 pub struct GroupWindow {
-    window: Mutex<Option<Window>>,
+    slot: Mutex<Slot>,
     /// Something changed that the group's loop must look at before its next planned look.
     changed: Notify,
 }
 
+/// The dispatcher's queues and attempts outlive a leadership: what it still has is known also while no window is open.
+#[derive(Debug)]
+enum Slot {
+    Open(Window),
+    Closed(Dispatched),
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self::Closed(Dispatched::default())
+    }
+}
+
+impl Slot {
+    /// Closes the window, if it is open; what the dispatcher still has.
+    fn take(&mut self) -> Dispatched {
+        match std::mem::take(self) {
+            Self::Open(window) => window.close(),
+            Self::Closed(dispatched) => dispatched,
+        }
+    }
+}
+
 impl GroupWindow {
     /// Opens a window for a new leadership.
-    pub fn open(&self, window: Window) {
-        *self.window.lock() = Some(window);
+    pub fn open(&self, mut window: Window) {
+        let mut slot = self.slot.lock();
+        window.inherit(slot.take());
+        *slot = Slot::Open(window);
     }
 
     /// Closes it: no further attempt of this group may start on this node.
     pub fn close(&self) {
-        *self.window.lock() = None;
+        let mut slot = self.slot.lock();
+        *slot = Slot::Closed(slot.take());
     }
 
     /// Looks at the window under its lock; `None` while this node does not lead the group.
     pub fn with<T>(&self, look: impl FnOnce(&mut Window) -> T) -> Option<T> {
-        self.window.lock().as_mut().map(look)
+        match &mut *self.slot.lock() {
+            Slot::Open(window) => Some(look(window)),
+            Slot::Closed(_) => None,
+        }
+    }
+
+    /// The dispatcher is done with a task that was taken under `generation`, maybe a former one. Wakes the group's loop if
+    /// that gave it something to do.
+    pub fn released(&self, key: TaskKey, generation: u64, again_ms: Option<(u64, DueEntry)>, now_ms: u64) {
+        let must_wake = match &mut *self.slot.lock() {
+            Slot::Open(window) => {
+                window.released(key, generation, again_ms);
+                window.next_due_ms().unwrap_or_else(|| window.end_ms()) <= now_ms
+            }
+            Slot::Closed(dispatched) => {
+                if dispatched.get(&key) == Some(&generation) {
+                    dispatched.remove(&key);
+                }
+                false
+            }
+        };
+        if must_wake {
+            self.wake();
+        }
     }
 
     /// Wakes the group's loop.
@@ -106,5 +155,58 @@ impl AppliedHook for Windows {
         if must_wake == Some(true) {
             shared.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::machine::Wake;
+
+    const KEY: TaskKey = TaskKey([1; 16]);
+    const ENTRY: DueEntry = DueEntry {
+        wake: Wake::Fire,
+        target: 1,
+    };
+
+    fn opened(shared: &GroupWindow, generation: u64) {
+        shared.open(Window::new(generation, 0, 100));
+        shared.with(|window| {
+            let begun = window.begin_refill(10).expect("room");
+            window.end_refill(begun, vec![(1, KEY, ENTRY)].into_iter());
+        });
+    }
+
+    fn taken(shared: &GroupWindow) -> usize {
+        shared.with(|window| window.take_due(5, 10).len()).unwrap_or_default()
+    }
+
+    fn may_start(shared: &GroupWindow, generation: u64) -> bool {
+        shared.with(|window| window.may_start(KEY, generation)) == Some(true)
+    }
+
+    #[tokio::test]
+    async fn a_task_that_waits_for_a_former_leaderships_attempt_wakes_the_loop_when_that_ends() {
+        let shared = GroupWindow::default();
+        opened(&shared, 1);
+        assert_eq!(taken(&shared), 1);
+        shared.close();
+        opened(&shared, 2);
+        assert_eq!(taken(&shared), 0, "its attempt is still in flight");
+        shared.released(KEY, 1, None, 5);
+        shared.woken().await;
+        assert_eq!(taken(&shared), 1);
+        assert!(may_start(&shared, 2) && !may_start(&shared, 1));
+    }
+
+    #[test]
+    fn what_ends_while_no_window_is_open_holds_nothing_back() {
+        let shared = GroupWindow::default();
+        opened(&shared, 1);
+        assert_eq!(taken(&shared), 1);
+        shared.close();
+        shared.released(KEY, 1, None, 5);
+        opened(&shared, 2);
+        assert_eq!(taken(&shared), 1);
     }
 }

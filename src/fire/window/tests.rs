@@ -49,7 +49,7 @@ fn a_deleted_task_does_not_start_and_an_old_leadership_neither() {
     assert!(!window.may_start(key(1), 2));
     window.cancelled(key(1));
     assert!(!window.may_start(key(1), 3));
-    window.released(key(1), None);
+    window.released(key(1), 3, None);
     assert!(!window.may_start(key(1), 3));
 }
 
@@ -59,10 +59,48 @@ fn a_task_that_comes_up_while_busy_is_looked_at_afterwards() {
     let begun = window.begin_refill(10).expect("room");
     window.end_refill(begun, vec![(1, key(1), ENTRY), (2, key(1), ENTRY)].into_iter());
     assert_eq!(window.take_due(5, 10), [(1, key(1), ENTRY)], "one at a time");
-    window.released(key(1), None);
+    window.released(key(1), 1, None);
     assert_eq!(window.take_due(5, 10), [(2, key(1), ENTRY)]);
-    window.released(key(1), Some((9, ENTRY)));
+    window.released(key(1), 1, Some((9, ENTRY)));
     assert_eq!(window.next_due_ms(), Some(9));
+}
+
+#[test]
+fn a_straggler_of_a_former_leadership_holds_its_task_back_and_releases_only_itself() {
+    let index = BTreeMap::from([((1, key(1)), ENTRY)]);
+    let mut first = Window::new(1, 0, 100);
+    refill(&mut first, &index, 10);
+    first.take_due(5, 10);
+    let mut second = Window::new(2, 0, 100);
+    second.inherit(first.close());
+    refill(&mut second, &index, 10);
+    assert_eq!(second.take_due(5, 10), [], "its attempt may be in flight");
+    assert!(!second.may_start(key(1), 1) && !second.may_start(key(1), 2));
+    second.released(key(1), 1, None);
+    assert_eq!(second.take_due(5, 10), [(1, key(1), ENTRY)], "and then it has its turn");
+    second.released(key(1), 1, None);
+    assert!(
+        second.may_start(key(1), 2),
+        "another release of the first leadership is none of this one"
+    );
+    second.cancelled(key(1));
+    assert!(!second.may_start(key(1), 2));
+}
+
+#[test]
+fn what_the_loop_had_ends_with_its_leadership() {
+    let expire = DueEntry {
+        wake: Wake::Expire,
+        target: 0,
+    };
+    let index = BTreeMap::from([((1, key(1)), expire)]);
+    let mut first = Window::new(1, 0, 100);
+    refill(&mut first, &index, 10);
+    first.take_due(5, 10);
+    let mut second = Window::new(2, 0, 100);
+    second.inherit(first.close());
+    refill(&mut second, &index, 10);
+    assert_eq!(second.take_due(5, 10), [(1, key(1), expire)]);
 }
 
 #[derive(Clone, Debug)]
@@ -102,7 +140,7 @@ proptest! {
                 Step::Fire(now) => {
                     for (at, key, _) in window.take_due(now, usize::MAX) {
                         index.remove(&(at, key));
-                        window.released(key, None);
+                        window.released(key, 1, None);
                     }
                 }
             }
@@ -113,7 +151,7 @@ proptest! {
             for (at, key, _) in window.take_due(100, usize::MAX) {
                 index.remove(&(at, key));
                 window.removed(at, key);
-                window.released(key, None);
+                window.released(key, 1, None);
             }
         }
         prop_assert!(index.is_empty(), "left behind: {index:?}");
