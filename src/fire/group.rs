@@ -10,7 +10,7 @@ use crate::core::command::Op;
 use crate::core::machine::Wake;
 use crate::failure::Failure;
 use crate::fire::dispatch::{Dispatcher, Queued};
-use crate::fire::window::Window;
+use crate::fire::window::{Next, Window};
 use crate::fire::windows::Windows;
 use crate::raft::{Group, Leadership};
 use crate::store::StoreError;
@@ -130,10 +130,13 @@ impl GroupFiring {
             self.group.proposer().propose_waiting(&op).await
         });
         let dropped = futures_util::future::join_all(drops).await;
-        for ((at_ms, key, entry), result) in expired.into_iter().zip(dropped) {
-            // Not recorded: the entry is still in the index, so it is put back for another look.
-            let again = result.is_err().then_some((at_ms + LOW_WATER_EVERY_MS, entry));
-            shared.with(|window| window.released(key, lead.generation, again));
+        for ((_, key, entry), result) in expired.into_iter().zip(dropped) {
+            // Not recorded: the entry is still in the index.
+            let next = match result {
+                Ok(_) => Next::Nothing,
+                Err(_) => Next::Rest(now_ms + LOW_WATER_EVERY_MS, entry),
+            };
+            shared.with(|window| window.released(key, lead.generation, next));
         }
         true
     }

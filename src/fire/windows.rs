@@ -7,8 +7,8 @@ use std::sync::Arc;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::core::machine::{Changes, DueEntry, GroupState};
-use crate::fire::window::{Dispatched, Window};
+use crate::core::machine::{Changes, GroupState};
+use crate::fire::window::{Dispatched, Next, Window};
 use crate::id::{GroupCount, GroupId, TaskKey};
 use crate::metrics::Metrics;
 use crate::raft::AppliedHook;
@@ -68,10 +68,10 @@ impl GroupWindow {
 
     /// The dispatcher is done with a task that was taken under `generation`, maybe a former one. Wakes the group's loop if
     /// that gave it something to do.
-    pub fn released(&self, key: TaskKey, generation: u64, again_ms: Option<(u64, DueEntry)>, now_ms: u64) {
+    pub fn released(&self, key: TaskKey, generation: u64, next: Next, now_ms: u64) {
         let must_wake = match &mut *self.slot.lock() {
             Slot::Open(window) => {
-                window.released(key, generation, again_ms);
+                window.released(key, generation, next);
                 window.next_due_ms().unwrap_or_else(|| window.end_ms()) <= now_ms
             }
             Slot::Closed(dispatched) => {
@@ -161,7 +161,7 @@ impl AppliedHook for Windows {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::core::machine::Wake;
+    use crate::core::machine::{DueEntry, Wake};
 
     const KEY: TaskKey = TaskKey([1; 16]);
     const ENTRY: DueEntry = DueEntry {
@@ -193,7 +193,7 @@ mod tests {
         shared.close();
         opened(&shared, 2);
         assert_eq!(taken(&shared), 0, "its attempt is still in flight");
-        shared.released(KEY, 1, None, 5);
+        shared.released(KEY, 1, Next::Nothing, 5);
         shared.woken().await;
         assert_eq!(taken(&shared), 1);
         assert!(may_start(&shared, 2) && !may_start(&shared, 1));
@@ -205,7 +205,7 @@ mod tests {
         opened(&shared, 1);
         assert_eq!(taken(&shared), 1);
         shared.close();
-        shared.released(KEY, 1, None, 5);
+        shared.released(KEY, 1, Next::Nothing, 5);
         opened(&shared, 2);
         assert_eq!(taken(&shared), 1);
     }
