@@ -146,7 +146,7 @@ impl GroupFiring {
         let shared = self.windows.of(self.group.id());
         let plan = shared.with(|window| (window.next_due_ms(), window.end_ms()));
         let Some((next_due_ms, end_ms)) = plan else { return };
-        // A window that ends in the past is full of busy tasks: the first one that is released wakes this loop.
+        // A window that ends in the past is full of busy tasks: their release wakes this loop once there is room.
         let end_ms = if end_ms > now_ms { end_ms } else { u64::MAX };
         let wake_ms = next_due_ms.unwrap_or(u64::MAX).min(end_ms);
         let sleep = Duration::from_millis(wake_ms.saturating_sub(now_ms)).min(SLEEP_MAX);

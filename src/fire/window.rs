@@ -38,6 +38,8 @@ pub struct Window {
     generation: u64,
     /// Every entry before this is in `due`, or its task is busy.
     end: Position,
+    /// The first instant that no finished scan has reached; the end is published before its scan. `None` before the first.
+    read_to_ms: Option<u64>,
     due: BTreeMap<Position, DueEntry>,
     busy: HashMap<TaskKey, Busy>,
     /// Busy tasks that rest, by the end of their rest. Apart from `due`: they are at no position of the index.
@@ -92,6 +94,7 @@ impl Window {
         Self {
             generation,
             end,
+            read_to_ms: None,
             due: BTreeMap::new(),
             busy: HashMap::new(),
             resting: BTreeMap::new(),
@@ -211,6 +214,7 @@ impl Window {
         }
         // Also uncut: entries added during the scan may have moved the end to before some that were scanned.
         drop(self.due.split_off(&self.end));
+        self.read_to_ms = Some(self.end.0);
         self.fit();
     }
 
@@ -284,10 +288,26 @@ impl Window {
         self.end.0
     }
 
-    /// Entries whose time has come and that were not taken yet, and tasks that are busy with more than housekeeping.
+    /// Whether the loop has something to do at `now_ms`: to take what is due, or to read on where it has not read yet.
+    pub fn has_work(&self, now_ms: u64) -> bool {
+        self.next_due_ms().is_some_and(|at_ms| at_ms <= now_ms) || (self.end.0 <= now_ms && self.has_room())
+    }
+
+    /// Entries in memory whose time has come and that were not taken yet, housekeeping left out.
     pub fn overdue(&self, now_ms: u64) -> usize {
         let waiting = self.due.range(..(now_ms, LOWEST_KEY));
         waiting.filter(|(_, entry)| entry.wake != Wake::Expire).count()
+    }
+
+    /// Every due before this instant has its outcome, as far as is known without a look at the index: bounded by what waits,
+    /// what is busy, and how far the index was read. `None` before it was.
+    pub fn finished_before_ms(&self) -> Option<u64> {
+        let read_to_ms = self.read_to_ms?.min(self.end.0);
+        let mut fires = self.due.iter().filter(|(_, entry)| entry.wake != Wake::Expire);
+        let first = fires.next().map(|((at_ms, _), _)| *at_ms);
+        let dispatched = self.busy.values().filter(|busy| busy.is_dispatched);
+        let busy = dispatched.flat_map(|busy| busy.again.iter().map(|(at_ms, _)| *at_ms).chain([busy.at_ms]));
+        Some(first.into_iter().chain(busy).fold(read_to_ms, u64::min))
     }
 }
 

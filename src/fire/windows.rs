@@ -72,7 +72,7 @@ impl GroupWindow {
         let must_wake = match &mut *self.slot.lock() {
             Slot::Open(window) => {
                 window.released(key, generation, next);
-                window.next_due_ms().unwrap_or_else(|| window.end_ms()) <= now_ms
+                window.has_work(now_ms)
             }
             Slot::Closed(dispatched) => {
                 if dispatched.get(&key) == Some(&generation) {
@@ -123,12 +123,21 @@ impl Windows {
         self.groups.iter().for_each(GroupWindow::close);
     }
 
-    /// Entries whose time has come and that no attempt has been queued for, over all groups.
+    /// Entries in memory whose time has come and that no attempt has been queued for, over all groups.
     pub fn overdue(&self, now_ms: u64) -> usize {
         self.groups
             .iter()
             .filter_map(|group| group.with(|window| window.overdue(now_ms)))
             .sum()
+    }
+
+    /// How far behind the oldest due that is not finished lies, over all groups that are led here, in milliseconds.
+    pub fn behind_ms(&self, now_ms: u64) -> u64 {
+        let oldest = self
+            .groups
+            .iter()
+            .filter_map(|group| group.with(|window| window.finished_before_ms()).flatten());
+        now_ms.saturating_sub(oldest.min().unwrap_or(now_ms))
     }
 }
 

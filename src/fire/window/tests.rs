@@ -154,6 +154,49 @@ fn the_end_never_moves_over_what_was_given_up() {
     assert!(window.end <= (50, key(5)), "the entry at 50 is to be scanned again");
 }
 
+#[test]
+fn a_full_window_has_work_again_once_it_has_room_to_read_on() {
+    let mut window = Window::new(1, 0, 8);
+    let index: BTreeMap<_, _> = (1..20).map(|n| ((1, key(n)), ENTRY)).collect();
+    refill(&mut window, &index, 100);
+    assert_eq!(window.take_due(5, 100).len(), 8);
+    assert!(!window.has_work(5), "full of what is in flight");
+    // It rests: what is known to be due next lies ahead, but the index has more.
+    window.released(key(1), 1, Next::Rest(500, ENTRY));
+    window.released(key(2), 1, Next::Nothing);
+    assert!(!window.has_work(5), "not worth a scan yet");
+    window.released(key(3), 1, Next::Nothing);
+    assert!(window.has_work(5));
+    assert!(window.begin_refill(100).is_some());
+}
+
+#[test]
+fn the_oldest_unfinished_due_is_known_whoever_has_it() {
+    let mut window = Window::new(1, 0, 8);
+    assert_eq!(
+        window.finished_before_ms(),
+        None,
+        "nothing is known of an index that was not read"
+    );
+    let expire = DueEntry {
+        wake: Wake::Expire,
+        target: 0,
+    };
+    let index = BTreeMap::from([((1, key(9)), expire), ((3, key(1)), ENTRY), ((7, key(1)), ENTRY)]);
+    refill(&mut window, &index, 100);
+    assert_eq!(window.finished_before_ms(), Some(3), "waiting");
+    window.take_due(10, 10);
+    assert_eq!(window.finished_before_ms(), Some(3), "in flight");
+    window.released(key(1), 1, Next::Rest(500, ENTRY));
+    assert_eq!(window.finished_before_ms(), Some(3), "not recorded");
+    window.take_due(500, 10);
+    window.removed(3, key(1));
+    window.released(key(1), 1, Next::Nothing);
+    assert_eq!(window.finished_before_ms(), Some(7), "the next one of the task");
+    window.removed(7, key(1));
+    assert_eq!(window.finished_before_ms(), Some(100), "up to where the index was read");
+}
+
 #[derive(Clone, Debug)]
 enum Step {
     Add(u64, u8),
