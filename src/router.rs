@@ -6,6 +6,9 @@ mod cluster;
 mod replica;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use crate::core::task::{Schedule, TaskSpec, TaskState};
 use crate::id::TaskId;
 

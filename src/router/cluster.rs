@@ -90,10 +90,10 @@ impl Router {
     /// is repeated: every call is idempotent. The `bool` says that an earlier try may have been done already.
     async fn search(&self, group: GroupId, work: Work<'_>) -> Result<(Answered, bool), Miss> {
         let end = self.0.clock.monotonic() + SEARCH;
-        let (mut is_unknown, mut hint) = (false, None);
+        let (mut is_unknown, mut hint, mut avoided) = (false, None, None);
         let mut why = "no node leads the task's group at the moment".to_owned();
         loop {
-            let leader = hint.take().or_else(|| self.leader(group));
+            let leader = hint.take().or_else(|| self.leader(group, avoided.take()));
             let left = end.saturating_sub(self.0.clock.monotonic());
             let result = match leader {
                 Some(node) if node != self.0.node => self.there(node, left.min(FORWARD_DEADLINE), group, work).await,
@@ -101,7 +101,11 @@ impl Router {
             };
             match result {
                 Ok(answer) => return Ok((answer, is_unknown)),
-                Err(Refusal::NotLeader(leader)) => hint = leader.filter(|leader| *leader != self.0.node),
+                Err(Refusal::NotLeader(told)) => {
+                    hint = told.filter(|told| *told != self.0.node && Some(*told) != leader);
+                    // It cannot be reached, or knows no better: whoever names it is not believed the next time.
+                    avoided = leader.filter(|_| hint.is_none());
+                }
                 Err(Refusal::Overloaded) if is_unknown => return Err(Miss::Unknown),
                 Err(Refusal::Overloaded) => return Err(Miss::Overloaded),
                 Err(Refusal::Unknown) => is_unknown = true,
@@ -167,19 +171,20 @@ impl Router {
 
     /// Whether some node is known to lead the group.
     pub fn is_led(&self, group: GroupId) -> bool {
-        self.leader(group).is_some()
+        self.leader(group, None).is_some()
     }
 
-    fn leader(&self, group: GroupId) -> Option<NodeId> {
-        match self.0.replicas.groups().get(group) {
-            Some(replica) if replica.leads().is_some() => Some(self.0.node),
-            // A leader whose first entry is not applied yet does not count.
-            Some(replica) => replica
-                .leader()
-                .filter(|leader| *leader != self.0.node)
-                .or_else(|| self.0.hints.leader(group)),
-            None => self.0.hints.leader(group),
+    /// Who leads the group: as its copy here has heard, else as gossip says; whoever of them names the node `avoided` is
+    /// passed over.
+    fn leader(&self, group: GroupId, avoided: Option<NodeId>) -> Option<NodeId> {
+        let replica = self.0.replicas.groups().get(group);
+        if replica.as_ref().is_some_and(|replica| replica.leads().is_some()) {
+            return Some(self.0.node);
         }
+        // A leader whose first entry is not applied yet does not count.
+        let heard = replica.and_then(|replica| replica.leader());
+        let heard = heard.filter(|leader| *leader != self.0.node && Some(*leader) != avoided);
+        heard.or_else(|| self.0.hints.leader(group).filter(|leader| Some(*leader) != avoided))
     }
 
     async fn propose(&self, id: &TaskId, op: Op<'_>) -> Result<(Reply, bool), Miss> {
