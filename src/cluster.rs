@@ -314,6 +314,10 @@ impl LeaderHints for Nodes {
             });
         led.max().map(|(_, node)| node)
     }
+
+    fn live(&self) -> Vec<NodeId> {
+        self.0.borrow().live().map(|member| member.facts.node).collect()
+    }
 }
 
 #[cfg(test)]

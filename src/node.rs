@@ -50,8 +50,6 @@ const DRAIN: Duration = Duration::from_secs(5);
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 /// How often a starting node looks whether every group has a leader.
 const LED_LOOK: Duration = Duration::from_millis(10);
-/// How long a node is dead before its copies are made elsewhere, in milliseconds.
-const REPLACE_AFTER_MS: u64 = 5 * 60 * 1_000;
 
 /// Why a node did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -218,7 +216,7 @@ impl Node {
             metrics: metrics.clone(),
             clock: world.clock.clone(),
             replicas: config.replicas,
-            replace_after_ms: REPLACE_AFTER_MS,
+            replace_after_ms: config.replace_after_secs * 1_000,
         });
         let (loops, moving) = cluster_loops(&config, &mut world, local, &groups, replicas, &cluster);
         Ok(Self {
@@ -344,7 +342,7 @@ fn cluster_loops<P: net::Listen>(
         view: world.view.clone(),
         clock: world.clock.clone(),
         replicas: config.replicas,
-        replace_after_ms: REPLACE_AFTER_MS,
+        replace_after_ms: config.replace_after_secs * 1_000,
     });
     moving.spawn(placement.run());
     moving.spawn(placement::let_lost_copies_go(groups.clone(), world.view.clone()));

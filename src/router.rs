@@ -112,4 +112,7 @@ pub trait Tasks: Send + Sync + 'static {
 
     /// Reads a task. A deleted one is not found.
     fn query(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>>;
+
+    /// Reads a task as some copy of it has it, which may lack the latest changes. Answers also where no leader does.
+    fn query_stale(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>>;
 }

@@ -203,6 +203,14 @@ impl Group {
         flushed.map_err(|error| ReadError::Unavailable(error.to_string()))
     }
 
+    /// Whether [`Self::store`] holds the group as it once was; everything that is decided is visible there when this returns.
+    pub fn is_readable(&self) -> Result<bool, StoreError> {
+        if !self.0.built.store.is_whole()? || self.0.built.machine.flush().is_err() {
+            return Ok(false);
+        }
+        Ok(self.0.built.machine.applied_index().is_some())
+    }
+
     /// Who leads the group, as far as this process has heard lately: what the log says of it may be years old.
     pub fn leader(&self) -> Option<NodeId> {
         let (leader, term, is_own) = {

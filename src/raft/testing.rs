@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use crate::clock::SystemClock;
 use crate::core::command::{Op, Reply};
-use crate::core::machine::{Changes, GroupState};
+use crate::core::machine::{Changes, GroupState, View};
 use crate::core::record;
 use crate::core::task::{Schedule, TaskSpec};
 use crate::failure::Failure;
@@ -262,6 +262,12 @@ pub async fn create(group: &Group, id: &str) -> bool {
     };
     let done = tokio::time::timeout(Duration::from_secs(2), group.proposer().propose(&op)).await;
     matches!(done, Ok(Ok(Reply::Done)))
+}
+
+/// Whether the copy's rows have the task.
+pub fn has(group: &Group, id: &str) -> bool {
+    let key = TaskId::parse(id).expect("valid").key();
+    group.store().state(key).expect("readable").is_some()
 }
 
 /// Waits until there is something.

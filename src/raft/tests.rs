@@ -9,22 +9,15 @@ use openraft::storage::RaftStateMachine;
 use openraft::type_config::alias::{LogIdOf, VoteOf};
 use openraft::vote::{RaftLeaderId, RaftVote};
 
-use super::group::Group;
-use super::testing::{Cluster, GROUP, create, eventually};
+use super::testing::{Cluster, GROUP, create, eventually, has};
 use super::types::{Payload, TypeConfig};
 use super::wire::{self, Answer, Request};
 use super::{Groups, Urgency};
-use crate::core::machine::View;
-use crate::id::{NodeId, TaskId};
+use crate::id::NodeId;
 use crate::store::key::{Fact, Table, fact};
 use crate::store::{Kv, departure};
 
 const SHORT: Duration = Duration::from_millis(50);
-
-fn has(group: &Group, id: &str) -> bool {
-    let key = TaskId::parse(id).expect("valid").key();
-    group.store().state(key).expect("readable").is_some()
-}
 
 async fn ask(groups: &Groups, from: NodeId, request: &Request) -> Answer {
     let answer = groups.answer(from, &wire::encode_request(GROUP, request)).await;

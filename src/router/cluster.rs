@@ -31,10 +31,16 @@ const SEARCH_PAUSE: Duration = Duration::from_millis(25);
 /// How long another node may take over a call.
 const FORWARD_DEADLINE: Duration = Duration::from_millis(1_500);
 
+/// How long one node of several may take over a read that any of them can answer.
+const STALE_DEADLINE: Duration = Duration::from_millis(500);
+
 /// Knows who leads groups that this node has no replica of.
 pub trait LeaderHints: Send + Sync + 'static {
     /// The node that said last that it leads the group. It may be wrong, or late.
     fn leader(&self, group: GroupId) -> Option<NodeId>;
+
+    /// The nodes that are alive.
+    fn live(&self) -> Vec<NodeId>;
 }
 
 /// What the router works with.
@@ -65,6 +71,8 @@ enum Work<'a> {
     Propose(&'a [u8]),
     /// Read this task.
     Read(&'a TaskId),
+    /// Read this task as the copy has it.
+    ReadStale(&'a TaskId),
 }
 
 /// What the group says.
@@ -133,6 +141,10 @@ impl Router {
                 let task = self.0.replicas.read(id).await;
                 task.map(|task| Answered::Task(task.map(Box::new)))
             }
+            Work::ReadStale(id) => {
+                let task = self.0.replicas.read_stale(id);
+                task.map(|task| Answered::Task(task.map(Box::new)))
+            }
         }
     }
 
@@ -147,6 +159,7 @@ impl Router {
         let request = wire::encode(&match work {
             Work::Propose(op) => Request::Propose { group, op },
             Work::Read(id) => Request::Read { id: id.clone() },
+            Work::ReadStale(id) => Request::ReadStale { id: id.clone() },
         });
         let answer = self.0.call.call(node, Service::Router, request, deadline).await;
         let answer = answer.map_err(|error| match error {
@@ -265,6 +278,34 @@ impl Router {
     }
 }
 
+impl Router {
+    /// Asks this node's copy, else whoever may have one, those that lead it first.
+    async fn query_stale(&self, id: TaskId) -> Result<TaskView, QueryError> {
+        let group = self.0.replicas.groups().group_of(id.key());
+        let end = self.0.clock.monotonic() + SEARCH;
+        let leader = self.leader(group, None).filter(|leader| *leader != self.0.node);
+        let others = self.0.hints.live().into_iter();
+        let others = others.filter(|node| *node != self.0.node && Some(*node) != leader);
+        let mut answered = self.here(group, Work::ReadStale(&id)).await;
+        for node in leader.into_iter().chain(others) {
+            let left = end.saturating_sub(self.0.clock.monotonic());
+            if answered.is_ok() || left.is_zero() {
+                break;
+            }
+            answered = self
+                .there(node, left.min(STALE_DEADLINE), group, Work::ReadStale(&id))
+                .await;
+        }
+        match answered {
+            Ok(Answered::Task(Some(task))) => Ok(*task),
+            Ok(Answered::Task(None)) => Err(QueryError::NotFound),
+            Ok(Answered::Reply(_)) | Err(_) => Err(QueryError::Unavailable(
+                "no node that is alive has a copy of the task's group".into(),
+            )),
+        }
+    }
+}
+
 impl Tasks for Router {
     fn create(&self, task: NewTask) -> BoxFuture<'_, Result<TaskId, CreateError>> {
         Box::pin(self.create(task))
@@ -276,5 +317,9 @@ impl Tasks for Router {
 
     fn query(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>> {
         Box::pin(self.query(id))
+    }
+
+    fn query_stale(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>> {
+        Box::pin(self.query_stale(id))
     }
 }

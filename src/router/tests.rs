@@ -1,8 +1,10 @@
 //! The search for a leader, over replicas in one process.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use parking_lot::Mutex;
 
 use super::cluster::{LeaderHints, Parts, Router};
 use super::*;
@@ -11,9 +13,7 @@ use crate::entropy::SystemEntropy;
 use crate::id::{GroupId, NodeId};
 use crate::net::{Handle, Service};
 use crate::raft::Groups;
-use crate::raft::testing::{Cluster, Endpoint, GROUP, create};
-use parking_lot::Mutex;
-use std::sync::Arc;
+use crate::raft::testing::{Cluster, Endpoint, GROUP, create, eventually, has};
 
 /// What gossip says.
 #[derive(Default)]
@@ -22,6 +22,10 @@ struct Hints(Mutex<Option<NodeId>>);
 impl LeaderHints for Arc<Hints> {
     fn leader(&self, _: GroupId) -> Option<NodeId> {
         *self.0.lock()
+    }
+
+    fn live(&self) -> Vec<NodeId> {
+        vec![1, 2, 3, 4]
     }
 }
 
@@ -89,4 +93,30 @@ async fn a_copy_that_nobody_calls_any_more_is_not_asked_who_leads() {
     assert!(router.is_led(GROUP));
     *hints.0.lock() = None;
     assert!(!router.is_led(GROUP), "what a copy has on its disk is no leader");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stale_read_needs_a_copy_and_no_leader() {
+    let cluster = Cluster::start(4, 3).await;
+    let (with_copy, _) = router(&cluster, 3);
+    let (without, _) = router(&cluster, 4);
+    assert!(create(&cluster.copy(1), "t").await);
+    eventually("every copy has it", || {
+        let has = |node| cluster.copy(node).is_readable().is_ok_and(|is| is) && has(&cluster.copy(node), "t");
+        (has(2) && has(3)).then_some(())
+    })
+    .await;
+    // No replica hears another: nobody may lead for long.
+    cluster.net.only(|_, _, request| request.is_none());
+    let gone = async || Tasks::query(&with_copy, id("t")).await.is_err();
+    while !gone().await {}
+    for router in [&with_copy, &without] {
+        let found = Tasks::query_stale(router, id("t")).await;
+        assert_eq!(found.map(|task| task.spec.id), Ok(id("t")));
+        let none = Tasks::query_stale(router, id("other")).await;
+        assert_eq!(none, Err(QueryError::NotFound));
+    }
+    cluster.net.only(|_, _, _| false);
+    let refused = Tasks::query_stale(&without, id("t")).await;
+    assert!(matches!(refused, Err(QueryError::Unavailable(_))), "{refused:?}");
 }

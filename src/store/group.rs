@@ -182,6 +182,15 @@ impl GroupStore {
         Ok(*low_water_ms)
     }
 
+    /// Whether the rows are those of one moment, and not being replaced by a snapshot's.
+    pub fn is_whole(&self) -> Result<bool, StoreError> {
+        let is_installing = self
+            .kv
+            .get(Table::State, &key::fact(Fact::Installing, self.group))?
+            .is_some();
+        Ok(!is_installing && !self.is_closed.load(Ordering::SeqCst))
+    }
+
     /// Nothing but a removal of the rows is done through this value any more.
     pub fn close(&self) {
         let _held = self.low_water_ms.lock();
