@@ -258,6 +258,18 @@ impl Cluster {
         std::future::pending().await
     }
 
+    /// Hands everything that this node leads to others, within `longest`; what cannot be handed over stays.
+    pub async fn hand_everything_over(&self, longest: Duration) {
+        placement::hand_everything_over(&self.0.groups, &self.0.view, longest).await;
+    }
+
+    /// Tells the others that this node is going, so that they need not wait for its silence.
+    pub async fn say_goodbye(&self) {
+        if let Some(gossip) = &self.0.gossip {
+            gossip.clone().leave().await;
+        }
+    }
+
     fn begin_drain(&self) {
         tracing::info!("this node was asked to leave: its groups move to other nodes");
         self.tell(|facts| facts.draining = true);
@@ -301,6 +313,10 @@ impl LeaderHints for Nodes {
                 led.map(|(_, generation)| (*generation, member.facts.node))
             });
         led.max().map(|(_, node)| node)
+    }
+
+    fn live(&self) -> Vec<NodeId> {
+        self.0.borrow().live().map(|member| member.facts.node).collect()
     }
 }
 

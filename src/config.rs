@@ -92,6 +92,15 @@ pub struct Config {
         value_name = "COUNT"
     )]
     pub replicas: u8,
+    /// Time a node must be dead before its copies are made elsewhere
+    #[arg(
+        id = "replace_after_secs",
+        long = "replace-after-secs",
+        env = "XCRON_REPLACE_AFTER_SECS",
+        required = false,
+        value_name = "SECS"
+    )]
+    pub replace_after_secs: u64,
     /// Connections to the API at the same time; more wait to be accepted
     #[arg(
         id = "connections_max",
@@ -309,6 +318,7 @@ impl Default for Config {
             zone: String::new(),
             secret_file: PathBuf::new(),
             replicas: REPLICAS_DEFAULT,
+            replace_after_secs: 5 * 60,
             connections_max: 10_000,
             request_timeout_ms: 10_000,
             header_timeout_ms: 5_000,

@@ -42,14 +42,14 @@ use observers::{Answers, ApiMetrics, LogMetrics, PeerMetrics};
 pub use enter::{EnterError, Entered, Entrance, enter};
 pub use world::{LogWorld, PeerWorld, World, listen};
 
+/// How long a node that was told to stop hands over what it leads.
+const HAND_OVER: Duration = Duration::from_secs(2);
 /// How long open requests may take to end after the node was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 /// How long an answer may take to leave after the router's deadline.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 /// How often a starting node looks whether every group has a leader.
 const LED_LOOK: Duration = Duration::from_millis(10);
-/// How long a node is dead before its copies are made elsewhere, in milliseconds.
-const REPLACE_AFTER_MS: u64 = 5 * 60 * 1_000;
 
 /// Why a node did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -99,7 +99,7 @@ pub async fn run<L: api::Listen, P: net::Listen>(
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
-    let node = Node::start(config, world).await?;
+    let mut node = Node::start(config, world).await?;
     let (readiness, readiness_seen) = watch::channel(Readiness::Starting);
     let (stop_api, api_stopped) = oneshot::channel::<()>();
     let api = tokio::spawn(node.api(listener, readiness_seen, async move { drop(api_stopped.await) }));
@@ -127,11 +127,18 @@ pub async fn run<L: api::Listen, P: net::Listen>(
         .map_or("the node is stopping".to_owned(), ToString::to_string);
     readiness.send_replace(Readiness::NotReady(why));
     node.metrics.set_ready(false);
+    if result.is_ok() {
+        // Others lead before this node falls silent. Its clients are served until then.
+        node.moving.shutdown().await;
+        node.cluster.hand_everything_over(HAND_OVER).await;
+    }
     drop(stop_api);
     if result.is_ok() {
-        // An attempt ends by its own timeout at the latest.
+        // An attempt ends by its own timeout at the latest. What is led elsewhere now cannot be recorded here.
+        let leads = node.groups.iter().any(|group| group.leads().is_some());
         let longest = Duration::from_millis(node.config.fire.timeout_ms) + DRAIN;
-        node.firing.stop(longest).await;
+        node.firing.stop(if leads { longest } else { DRAIN }).await;
+        node.cluster.say_goodbye().await;
         // Requests that are not answered by then are cut: their clients must take the outcome as unknown.
         drop(tokio::time::timeout(DRAIN, api).await);
         node.groups.shutdown().await;
@@ -156,8 +163,10 @@ struct Node {
     windows: Windows,
     dispatcher: Dispatcher,
     firing: Firing,
-    /// Peers' server, gossip's news, placement: they end when the node does.
+    /// Peers' server and gossip's news: they end when the node does.
     _loops: JoinSet<()>,
+    /// Placement.
+    moving: JoinSet<()>,
     _home: Arc<dyn Home>,
 }
 
@@ -208,9 +217,9 @@ impl Node {
             metrics: metrics.clone(),
             clock: world.clock.clone(),
             replicas: config.replicas,
-            replace_after_ms: REPLACE_AFTER_MS,
+            replace_after_ms: config.replace_after_secs * 1_000,
         });
-        let loops = cluster_loops(&config, &mut world, local, &groups, replicas, &cluster);
+        let (loops, moving) = cluster_loops(&config, &mut world, local, &groups, replicas, &cluster);
         Ok(Self {
             config,
             clock: world.clock,
@@ -224,6 +233,7 @@ impl Node {
             dispatcher,
             firing,
             _loops: loops,
+            moving,
             _home: world.home,
         })
     }
@@ -303,7 +313,7 @@ fn peers<P>(world: &World<P>, metrics: &Arc<Metrics>) -> Option<(Arc<net::Local>
     Some((local, calls))
 }
 
-/// This node's part in the cluster: answers its peers, tells what it leads, walks its groups to the plan.
+/// This node's part in the cluster: answers its peers, tells what it leads; and, of its own, walks its groups to the plan.
 fn cluster_loops<P: net::Listen>(
     config: &Config,
     world: &mut World<P>,
@@ -311,10 +321,10 @@ fn cluster_loops<P: net::Listen>(
     groups: &Groups,
     replicas: Replicas,
     cluster: &Cluster,
-) -> JoinSet<()> {
-    let mut loops = JoinSet::new();
+) -> (JoinSet<()>, JoinSet<()>) {
+    let (mut loops, mut moving) = (JoinSet::new(), JoinSet::new());
     let (Some(peers), Some(local)) = (world.peers.take(), local) else {
-        return loops;
+        return (loops, moving);
     };
     let answers = Answers {
         groups: groups.clone(),
@@ -335,10 +345,11 @@ fn cluster_loops<P: net::Listen>(
         view: world.view.clone(),
         clock: world.clock.clone(),
         replicas: config.replicas,
-        replace_after_ms: REPLACE_AFTER_MS,
+        replace_after_ms: config.replace_after_secs * 1_000,
     });
-    loops.spawn(placement.run());
-    loops
+    moving.spawn(placement.run());
+    moving.spawn(placement::let_lost_copies_go(groups.clone(), world.view.clone()));
+    (loops, moving)
 }
 
 /// From now on a log that is missing is lost, and a group that is missing lives elsewhere: neither must be made anew.

@@ -4,13 +4,15 @@
 //! next (`core/walk.rs`) are pure functions of what gossip and the group itself show; every step is a change in the group's
 //! own log, so a wrong view costs time, never safety. Started by `node.rs`.
 
+mod going;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::StreamExt;
-use futures_util::stream::FuturesUnordered;
 use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::MissedTickBehavior;
 
 use crate::clock::Clock;
 use crate::core::plan::{Known, Plan, SETTLED_MS, candidates, plan};
@@ -18,7 +20,9 @@ use crate::core::walk::{Replica, Situation, Step, next_step};
 use crate::id::{GroupId, NodeId};
 use crate::limits::CLOCK_OFFSET_MS_MAX;
 use crate::membership::ClusterView;
-use crate::raft::{ChangeError, Group, Groups, Leadership, Members};
+use crate::raft::{ChangeError, Group, Groups, Leadership, Members, Urgency};
+
+pub use going::{hand_everything_over, let_lost_copies_go};
 
 /// How often the groups are looked at.
 const PASS: Duration = Duration::from_millis(500);
@@ -32,6 +36,11 @@ const HAND_OVERS_MAX: usize = 4;
 const PASSES_LED_MIN: u32 = 4;
 /// Longest time one step may take; the next pass looks again.
 const STEP: Duration = Duration::from_secs(10);
+/// How long the outcomes of attempts in flight are waited for before leadership is handed over.
+const QUIET: Duration = Duration::from_secs(2);
+/// After a hand-over that callbacks in flight have kept from being made, a group is left alone for so many passes, and for
+/// twice as many after each further one: as long as it waits, it fires nothing.
+const CALM_PASSES: (u32, u32) = (60, 960);
 
 /// What placement works with.
 pub struct Parts {
@@ -49,11 +58,30 @@ pub struct Parts {
     pub replace_after_ms: u64,
 }
 
+/// A group that this node leads, and what is remembered of it.
+#[derive(Clone, Copy, Debug)]
+struct Led {
+    leadership: Leadership,
+    /// Passes that it has been led for, by the same leadership.
+    passes: u32,
+    /// Passes for which leadership is not handed on just because the plan likes it better, and how long the last such time was.
+    calm: (u32, u32),
+}
+
+/// A step that was taken, or not.
+type Taken = (
+    GroupId,
+    Step,
+    Result<Result<(), ChangeError>, tokio::time::error::Elapsed>,
+);
+
 /// The loop of a node.
 pub struct Placement {
     parts: Parts,
-    /// Passes that a group has been led for, by the same leadership.
-    led: BTreeMap<GroupId, (Leadership, u32)>,
+    led: BTreeMap<GroupId, Led>,
+    /// Steps that are being taken; one a group. They end with this value.
+    steps: JoinSet<Taken>,
+    stepping: BTreeMap<GroupId, Step>,
 }
 
 /// The plan for the nodes that count now.
@@ -66,8 +94,8 @@ pub fn current_plan(view: &ClusterView, groups: &Groups, replicas: u8, now_ms: u
     )
 }
 
-/// The nodes that gossip shows, and those that it does not but whose copies this node knows of: they have been dead for as
-/// long as it has been running.
+/// The nodes that gossip shows, and those that it does not but that are members of a group which this node leads: they have
+/// been dead for as long as it has been running. What a copy says that is not led here may be long out of date.
 fn known(view: &ClusterView, groups: &Groups, now_ms: u64) -> Vec<Known> {
     let shown = view.members.values().filter(|member| member.facts.cluster.is_some());
     let shown = shown.map(|member| Known {
@@ -80,6 +108,7 @@ fn known(view: &ClusterView, groups: &Groups, now_ms: u64) -> Vec<Known> {
     });
     let holders: BTreeSet<NodeId> = groups
         .iter()
+        .filter(|group| group.leads().is_some())
         .flat_map(|group| group.members().members.into_keys())
         .collect();
     let hidden = holders.into_iter().filter(|node| !view.members.contains_key(node));
@@ -100,19 +129,30 @@ impl Placement {
         Self {
             parts,
             led: BTreeMap::new(),
+            steps: JoinSet::new(),
+            stepping: BTreeMap::new(),
         }
     }
 
     /// Runs until it is dropped.
     pub async fn run(mut self) {
+        let mut passes = tokio::time::interval(PASS);
+        passes.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
-            tokio::time::sleep(PASS).await;
-            self.pass().await;
+            tokio::select! {
+                biased;
+                Some(taken) = self.steps.join_next() => match taken {
+                    Ok(taken) => self.taken(taken),
+                    Err(error) => tracing::error!(%error, "a step towards the plan has panicked"),
+                },
+                _ = passes.tick() => self.pass(),
+            }
         }
     }
 
-    /// One look at every group that this node leads, and the steps that follow from it, all at the same time.
-    async fn pass(&mut self) {
+    /// One look at every group that this node leads, and the steps that follow from it: each goes its own way, so that a slow
+    /// one holds up no other group.
+    fn pass(&mut self) {
         let view = self.parts.view.borrow().clone();
         let now_ms = self.parts.clock.wall_ms();
         if now_ms.saturating_sub(view.own().since_ms) < LISTENING_MS {
@@ -127,18 +167,23 @@ impl Placement {
         );
         let led = self.led_groups();
         let mut filling = led.iter().filter(|(_, members, _)| is_filling(members)).count();
-        let mut hand_overs = 0;
-        let mut steps = FuturesUnordered::new();
-        for (group, members, passes) in led {
-            let replicas: Vec<Replica> = replicas(&members, &view);
+        let begun = self.stepping.values();
+        let mut hand_overs = begun.filter(|step| matches!(step, Step::TransferLeadership(_))).count();
+        for (group, members, state) in led {
+            if self.stepping.contains_key(&group.id()) {
+                continue;
+            }
+            let planned = leading_in_time(&view, plan.replicas(group.id()));
+            let urgency = self.urgency(&view, &planned, plan.voters(group.id()));
             let situation = Situation {
                 me: self.parts.node,
-                replicas: &replicas,
-                planned: &leading_in_time(&view, plan.replicas(group.id())),
+                replicas: &replicas(&members, &view),
+                planned: &planned,
                 planned_voters: plan.voters(group.id()),
                 is_joint: members.changing_to.is_some(),
                 may_transfer_snapshot: filling < FILLING_MAX,
-                may_move_leadership: passes >= PASSES_LED_MIN && hand_overs < HAND_OVERS_MAX,
+                may_move_leadership: urgency == Urgency::Ordered && hand_overs < HAND_OVERS_MAX
+                    || state.passes >= PASSES_LED_MIN && state.calm.0 == 0 && hand_overs < HAND_OVERS_MAX,
             };
             // What another leader has begun is finished first: openraft goes no further by itself.
             let step = match &members.changing_to {
@@ -154,46 +199,76 @@ impl Placement {
                 Step::TransferLeadership(_) => hand_overs += 1,
                 Step::SetVoters { .. } | Step::RemoveLearner(_) => {}
             }
-            steps.push(async move {
-                let taken = tokio::time::timeout(STEP, take(&group, &step)).await;
+            self.stepping.insert(group.id(), step.clone());
+            self.steps.spawn(async move {
+                let taken = tokio::time::timeout(STEP, take(&group, &step, urgency)).await;
                 (group.id(), step, taken)
             });
         }
-        while let Some((group, step, taken)) = steps.next().await {
-            match taken {
-                Ok(Ok(())) => tracing::info!(group = group.0, ?step, "a step towards the plan"),
-                Ok(Err(error)) => tracing::warn!(group = group.0, ?step, %error, "a step towards the plan failed"),
-                Err(_) => tracing::warn!(group = group.0, ?step, "a step towards the plan takes long"),
-            }
+    }
+
+    /// Whether this node may go on leading a group that should better be led elsewhere.
+    fn urgency(&self, view: &ClusterView, planned: &[NodeId], voters: usize) -> Urgency {
+        let own = &view.own().facts;
+        let is_planned = planned.iter().take(voters).any(|node| *node == self.parts.node);
+        if own.draining || !is_planned || is_clock_off(own.clock_offset_ms) {
+            Urgency::Ordered
+        } else {
+            Urgency::Convenient
         }
     }
 
-    /// The groups that this node leads, their members, and for how many passes it has led them.
-    fn led_groups(&mut self) -> Vec<(Group, Members, u32)> {
+    fn taken(&mut self, (group, step, taken): Taken) {
+        self.stepping.remove(&group);
+        match taken {
+            Ok(Ok(())) => return tracing::info!(group = group.0, ?step, "a step towards the plan"),
+            Ok(Err(error)) => tracing::warn!(group = group.0, ?step, %error, "a step towards the plan failed"),
+            Err(_) => tracing::warn!(group = group.0, ?step, "a step towards the plan takes long"),
+        }
+        if let (Step::TransferLeadership(_), Some(state)) = (&step, self.led.get_mut(&group)) {
+            let last = (state.calm.1 * 2).clamp(CALM_PASSES.0, CALM_PASSES.1);
+            state.calm = (last, last);
+        }
+    }
+
+    /// The groups that this node leads, their members, and what is remembered of them.
+    fn led_groups(&mut self) -> Vec<(Group, Members, Led)> {
         let mut led = Vec::new();
         let mut seen = BTreeMap::new();
         for group in self.parts.groups.iter() {
             let Some(leadership) = group.leads().filter(|_| group.may_act()) else {
                 continue;
             };
-            let passes = match self.led.get(&group.id()) {
-                Some((before, passes)) if *before == leadership => passes + 1,
-                _ => 0,
+            let state = match self.led.get(&group.id()) {
+                Some(before) if before.leadership == leadership => Led {
+                    passes: before.passes + 1,
+                    calm: (before.calm.0.saturating_sub(1), before.calm.1),
+                    ..*before
+                },
+                _ => Led {
+                    leadership,
+                    passes: 0,
+                    calm: (0, 0),
+                },
             };
-            seen.insert(group.id(), (leadership, passes));
+            seen.insert(group.id(), state);
             let members = group.members();
-            led.push((group, members, passes));
+            led.push((group, members, state));
         }
         self.led = seen;
         led
     }
 }
 
+fn is_clock_off(offset_ms: i64) -> bool {
+    offset_ms.unsigned_abs() > CLOCK_OFFSET_MS_MAX
+}
+
 /// The planned nodes, those whose clocks are right first: they are to lead.
 fn leading_in_time(view: &ClusterView, planned: &[NodeId]) -> Vec<NodeId> {
     let is_off = |node: &NodeId| {
         let member = view.members.get(node);
-        member.is_some_and(|member| member.facts.clock_offset_ms.unsigned_abs() > CLOCK_OFFSET_MS_MAX)
+        member.is_some_and(|member| is_clock_off(member.facts.clock_offset_ms))
     };
     let mut planned = planned.to_vec();
     planned.sort_by_key(is_off);
@@ -220,12 +295,12 @@ fn replicas(members: &Members, view: &ClusterView) -> Vec<Replica> {
         .collect()
 }
 
-async fn take(group: &Group, step: &Step) -> Result<(), ChangeError> {
+async fn take(group: &Group, step: &Step, urgency: Urgency) -> Result<(), ChangeError> {
     match step {
         Step::Wait => Ok(()),
         Step::AddLearner(node) => group.add_learner(*node).await,
         Step::SetVoters { voters, .. } => group.set_voters(voters.clone()).await,
         Step::RemoveLearner(node) => group.remove_learners([*node].into()).await,
-        Step::TransferLeadership(node) => group.hand_over(*node).await,
+        Step::TransferLeadership(node) => group.hand_over(*node, QUIET, urgency).await,
     }
 }

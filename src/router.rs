@@ -6,6 +6,9 @@ mod cluster;
 mod replica;
 mod wire;
 
+#[cfg(test)]
+mod tests;
+
 use crate::core::task::{Schedule, TaskSpec, TaskState};
 use crate::id::TaskId;
 
@@ -109,4 +112,7 @@ pub trait Tasks: Send + Sync + 'static {
 
     /// Reads a task. A deleted one is not found.
     fn query(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>>;
+
+    /// Reads a task as some copy of it has it, which may lack the latest changes. Answers also where no leader does.
+    fn query_stale(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>>;
 }

@@ -72,15 +72,34 @@ pub(super) async fn delete(State(api): Shared, request: Request) -> Response {
 pub(super) async fn query(State(api): Shared, request: Request) -> Response {
     let limit = time_limit(request.extensions());
     answer(&api, Call::QueryTask, async {
+        let is_stale = request.uri().query().map_or(Ok(false), is_stale)?;
         let id = match request.uri().query().and_then(request::id_in_query) {
             Some(id) => id?,
             None => id_in_body(request, limit).await?,
         };
-        let view = within(limit, api.tasks.query(id)).await;
+        let view = if is_stale {
+            within(limit, api.tasks.query_stale(id)).await
+        } else {
+            within(limit, api.tasks.query(id)).await
+        };
         let view = view.ok_or_else(|| late(limit, "the task was not read", "try again"))?;
         Ok(Data::Task(Box::new(view?)))
     })
     .await
+}
+
+/// Whether a query string is content with any copy of the task.
+fn is_stale(query: &str) -> Result<bool, Refusal> {
+    let mut pairs = ::url::form_urlencoded::parse(query.as_bytes());
+    match pairs.find(|(name, _)| name == "consistency") {
+        None => Ok(false),
+        Some((_, value)) if value == "linearizable" => Ok(false),
+        Some((_, value)) if value == "stale" => Ok(true),
+        Some(_) => Err(Refusal::new(
+            MALFORMED,
+            "`consistency` must be \"stale\" or \"linearizable\" (the default)",
+        )),
+    }
 }
 
 /// Any path that is not a route.

@@ -68,6 +68,7 @@ pub(super) struct Seen {
     pub(super) opened: Mutex<Vec<bool>>,
     pub(super) created: Mutex<Vec<NewTask>>,
     pub(super) asked: Mutex<Vec<TaskId>>,
+    pub(super) asked_stale: Mutex<Vec<TaskId>>,
 }
 
 impl ApiObserve for Seen {
@@ -116,6 +117,11 @@ impl Tasks for FakeTasks {
         self.seen.asked.lock().push(id);
         let error = self.query.clone().unwrap_or(QueryError::NotFound);
         Box::pin(async move { self.view.clone().ok_or(error) })
+    }
+
+    fn query_stale(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>> {
+        self.seen.asked_stale.lock().push(id.clone());
+        self.query(id)
     }
 }
 

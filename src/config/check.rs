@@ -112,6 +112,7 @@ impl Invalid {
 }
 
 const TIMEOUT_MS_MAX: u64 = 10 * 60 * 1_000;
+const REPLACE_AFTER_SECS_MAX: u64 = 30 * 24 * 60 * 60;
 const RETENTION_SECS_MAX: u64 = 10 * 366 * 24 * 60 * 60;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -131,6 +132,12 @@ impl Config {
         range("request_timeout_ms", self.request_timeout_ms, 1, Fixed(TIMEOUT_MS_MAX))?;
         let request_timeout = Setting("request_timeout_ms", self.request_timeout_ms);
         range("header_timeout_ms", self.header_timeout_ms, 1, request_timeout)?;
+        range(
+            "replace_after_secs",
+            self.replace_after_secs,
+            10,
+            Fixed(REPLACE_AFTER_SECS_MAX),
+        )?;
         range("retention_secs", self.retention_secs, 1, Fixed(RETENTION_SECS_MAX))?;
         range("fire.in_flight_max", fire.in_flight_max, 1, Fixed(100_000))?;
         let in_flight = Setting("fire.in_flight_max", fire.in_flight_max.into());

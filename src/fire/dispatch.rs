@@ -120,8 +120,12 @@ impl Dispatcher {
 
     /// Everything that one task owes now.
     async fn fire(self, target: Target, fire: Queued) {
-        let group = self.0.parts.groups.get(fire.group);
-        let group = group.expect("a group whose window was opened stays on this node while it runs");
+        let Some(group) = self.0.parts.groups.get(fire.group) else {
+            // The group has left this node since the fire was queued, and its window is closed.
+            self.0.queues.lock().finish(target);
+            self.0.active.send_modify(|active| *active -= 1);
+            return self.start_allowed();
+        };
         let _counted = group.begin_fire();
         let settles = self.attempts(&group, fire).await;
         self.0.queues.lock().finish(target);

@@ -47,7 +47,11 @@ impl GroupFiring {
         loop {
             let now = *leadership.borrow_and_update();
             let changed = match now {
-                None => leadership.changed().await,
+                None => tokio::select! {
+                    biased;
+                    changed = leadership.changed() => changed,
+                    fault = self.follow() => return self.failure.report(fault.to_string()),
+                },
                 Some(lead) => tokio::select! {
                     biased;
                     changed = leadership.changed() => changed,
@@ -57,6 +61,17 @@ impl GroupFiring {
             self.windows.of(self.group.id()).close();
             if changed.is_err() {
                 return;
+            }
+        }
+    }
+
+    /// Raises the low-water mark while another node leads, so that a failover need not scan everything that ever was due.
+    /// Ends only by a fault of the store.
+    async fn follow(&self) -> StoreError {
+        loop {
+            tokio::time::sleep(Duration::from_millis(LOW_WATER_EVERY_MS)).await;
+            if let Err(fault) = self.group.store().raise_low_water(self.clock.wall_ms()) {
+                return fault;
             }
         }
     }

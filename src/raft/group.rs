@@ -6,30 +6,25 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use openraft::async_runtime::WatchReceiver;
+use openraft::raft::VoteRequest;
 use openraft::type_config::TypeConfigExt;
+use openraft::type_config::alias::{InstantOf, LogIdOf};
 use openraft::{ChangeMembers, EmptyNode, Raft, ReadPolicy};
+use parking_lot::Mutex;
 use tokio::sync::watch;
 
-use crate::core::command::{Op, Reply};
-use crate::failure::Failure;
 use crate::id::{GroupId, NodeId};
 use crate::raft::machine::GroupMachine;
-use crate::raft::proposer::{ProposeError, Proposer};
+use crate::raft::proposer::Proposer;
 use crate::raft::types::TypeConfig;
 use crate::store::{GroupStore, StoreError};
 
 pub(super) type RaftGroup = Raft<TypeConfig, GroupMachine>;
 
-/// How long a claim of leadership is retried before the next look.
-const CLAIM_RETRY: Duration = Duration::from_millis(50);
-/// How long the outcomes of attempts in flight are waited for before leadership is handed over.
-const QUIET: Duration = Duration::from_secs(2);
-/// How long another replica may take to lead after it was asked to.
-const HAND_OVER: Duration = Duration::from_millis(1_500);
 /// A replica that lacks at most so many entries is caught up: it needs no snapshot, and a moment.
 const CAUGHT_UP_ENTRIES: u64 = 64;
 
@@ -38,6 +33,8 @@ const CAUGHT_UP_ENTRIES: u64 = 64;
 pub struct Leadership {
     /// Fencing token of everything decided under it.
     pub generation: u64,
+    /// The Raft term in which it was claimed: it ends with the term, noticed here or not.
+    pub(super) term: u64,
 }
 
 /// Why a read was not served.
@@ -63,7 +60,7 @@ impl Drop for FireGuard {
 /// A change of membership or leadership that was not made, or of which it is not known.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("{0}")]
-pub struct ChangeError(String);
+pub struct ChangeError(pub(super) String);
 
 /// One member of a group as its leader sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,49 +85,50 @@ pub struct Members {
     pub members: BTreeMap<NodeId, MemberState>,
     /// The voters that a change is to end with that has begun and is not finished.
     pub changing_to: Option<BTreeSet<NodeId>>,
-    /// Who leads, as far as is known here.
-    pub leader: Option<NodeId>,
 }
 
-struct Inner {
+/// What a group on this node is made of.
+pub(super) struct Built {
+    pub raft: RaftGroup,
+    pub machine: GroupMachine,
+    pub store: Arc<GroupStore>,
+    pub proposer: Proposer,
+    pub leadership: watch::Receiver<Option<Leadership>>,
+    /// How long a leader binds those who have confirmed it.
+    pub lease: Duration,
+    /// The end of the log that an earlier copy on this node had when it was let go.
+    pub had: Option<LogIdOf<TypeConfig>>,
+    /// The group stops because it was told to, not by a fault.
+    pub is_ending: Arc<AtomicBool>,
+}
+
+pub(super) struct Inner {
+    built: Built,
     id: GroupId,
-    raft: RaftGroup,
-    machine: GroupMachine,
-    store: Arc<GroupStore>,
-    proposer: Proposer,
-    leadership: watch::Receiver<Option<Leadership>>,
-    lease: Duration,
+    opened: InstantOf<TypeConfig>,
+    /// The term of the leader that this process has heard last, and when.
+    heard: Mutex<Option<(u64, InstantOf<TypeConfig>)>>,
     /// Fires of this group that are being made or reported here.
-    fires: watch::Sender<usize>,
-    /// No further attempt starts: leadership is about to be handed over.
-    is_quiet: AtomicBool,
+    pub(super) fires: watch::Sender<usize>,
+    /// While any wants it, no further attempt starts: leadership is about to be handed over.
+    pub(super) quiet: AtomicUsize,
     /// The term in which this leader has asked another replica to lead: it acts no more in it.
-    handed_over_term: AtomicU64,
+    pub(super) handed_over_term: AtomicU64,
 }
 
 /// One group on this node.
 #[derive(Clone)]
-pub struct Group(Arc<Inner>);
+pub struct Group(pub(super) Arc<Inner>);
 
 impl Group {
-    pub(super) fn new(
-        raft: RaftGroup,
-        machine: GroupMachine,
-        store: Arc<GroupStore>,
-        proposer: Proposer,
-        leadership: watch::Receiver<Option<Leadership>>,
-        lease: Duration,
-    ) -> Self {
+    pub(super) fn new(built: Built) -> Self {
         Self(Arc::new(Inner {
-            id: store.group(),
-            raft,
-            machine,
-            store,
-            proposer,
-            leadership,
-            lease,
+            id: built.store.group(),
+            built,
+            opened: TypeConfig::now(),
+            heard: Mutex::default(),
             fires: watch::Sender::new(0),
-            is_quiet: AtomicBool::new(false),
+            quiet: AtomicUsize::new(0),
             handed_over_term: AtomicU64::new(u64::MAX),
         }))
     }
@@ -142,22 +140,23 @@ impl Group {
 
     /// Puts operations into the group's log.
     pub fn proposer(&self) -> &Proposer {
-        &self.0.proposer
+        &self.0.built.proposer
     }
 
     /// The group's rows.
     pub fn store(&self) -> &Arc<GroupStore> {
-        &self.0.store
+        &self.0.built.store
     }
 
     /// Follows this node's leadership of the group.
     pub fn leadership(&self) -> watch::Receiver<Option<Leadership>> {
-        self.0.leadership.clone()
+        self.0.built.leadership.clone()
     }
 
-    /// This node's leadership now.
+    /// This node's leadership now. One of an earlier term is over, also while that has not been followed yet.
     pub fn leads(&self) -> Option<Leadership> {
-        *self.0.leadership.borrow()
+        let claim = *self.0.built.leadership.borrow();
+        claim.filter(|claim| self.led_term() == Some(claim.term))
     }
 
     /// Whether no other replica can lead yet: a majority has confirmed this leader so recently that its votes are still
@@ -165,20 +164,22 @@ impl Group {
     ///
     /// Never again in a term in which leadership was offered to another replica: that one's election waits for no lease.
     pub fn may_act(&self) -> bool {
-        if self.term() == self.0.handed_over_term.load(Ordering::SeqCst) {
+        // Lost and regained: what was decided meanwhile is in the store only when the new term is claimed.
+        let claimed = self.leads().map(|claim| claim.term);
+        if claimed.is_none_or(|term| term == self.0.handed_over_term.load(Ordering::SeqCst)) {
             return false;
         }
         // A leader that is a majority by itself needs nobody's confirmation.
-        if self.0.raft.voter_ids().eq([*self.0.raft.node_id()]) {
+        if self.is_alone() {
             return true;
         }
-        let acked = self.0.raft.data_metrics().borrow_watched().last_quorum_acked;
-        acked.is_some_and(|acked| TypeConfig::now() < *acked + self.0.lease * 9 / 10)
+        let acked = self.0.built.raft.data_metrics().borrow_watched().last_quorum_acked;
+        acked.is_some_and(|acked| TypeConfig::now() < *acked + self.0.built.lease * 9 / 10)
     }
 
     /// Whether an attempt may start now: last of all before it does.
     pub fn may_fire(&self) -> bool {
-        !self.0.is_quiet.load(Ordering::SeqCst) && self.may_act()
+        self.0.quiet.load(Ordering::SeqCst) == 0 && self.may_act()
     }
 
     /// Counts a fire until the guard is dropped: leadership is not handed over before its outcome is recorded.
@@ -189,29 +190,82 @@ impl Group {
 
     /// Tasks with a due or retry ahead, as applied here.
     pub fn pending(&self) -> u64 {
-        self.0.machine.state().pending
+        self.0.built.machine.state().pending
     }
 
     /// Completes once everything acknowledged before this call is visible in [`Self::store`].
     pub async fn read_barrier(&self) -> Result<(), ReadError> {
-        let barrier = self.0.raft.ensure_linearizable(ReadPolicy::LeaseRead).await;
-        barrier
-            .map(drop)
-            .map_err(|error| ReadError::Unavailable(error.to_string()))
+        let barrier = self.0.built.raft.ensure_linearizable(ReadPolicy::LeaseRead).await;
+        barrier.map_err(|error| ReadError::Unavailable(error.to_string()))?;
+        // What openraft takes for applied may still wait to be written with more, where this node had lost its leadership
+        // and has it again.
+        let flushed = self.0.built.machine.flush();
+        flushed.map_err(|error| ReadError::Unavailable(error.to_string()))
     }
 
-    /// Who leads the group, as far as is known here.
+    /// Whether [`Self::store`] holds the group as it once was; everything that is decided is visible there when this returns.
+    pub fn is_readable(&self) -> Result<bool, StoreError> {
+        if !self.0.built.store.is_whole()? || self.0.built.machine.flush().is_err() {
+            return Ok(false);
+        }
+        Ok(self.0.built.machine.applied_index().is_some())
+    }
+
+    /// Who leads the group, as far as this process has heard lately: what the log says of it may be years old.
     pub fn leader(&self) -> Option<NodeId> {
-        self.0.raft.server_metrics().borrow_watched().current_leader
+        let (leader, term, is_own) = {
+            let metrics = self.0.built.raft.server_metrics();
+            let now = metrics.borrow_watched();
+            (now.current_leader?, now.vote.leader_id.term, now.state.is_leader())
+        };
+        let silent_from = TypeConfig::now();
+        let heard = *self.0.heard.lock();
+        let is_heard = heard.is_some_and(|(of, at)| of == term && silent_from < at + 2 * self.0.built.lease);
+        (is_own || is_heard).then_some(leader)
+    }
+
+    /// The leader of this term has called, and was accepted.
+    pub(super) fn hear(&self, term: u64) {
+        *self.0.heard.lock() = Some((term, TypeConfig::now()));
+    }
+
+    /// Whether a vote for this candidate might break what the process or the copy before this one has promised.
+    pub(super) fn is_bound(&self, candidate: &VoteRequest<TypeConfig>) -> bool {
+        // What was confirmed to a leader binds for a lease, and openraft has forgotten it. Who hands over releases its voters.
+        let is_fresh = TypeConfig::now() < self.0.opened + self.0.built.lease;
+        is_fresh && !self.is_alone() && !candidate.leadership_transfer
+            || candidate.last_log_id.as_ref() < self.0.built.had.as_ref()
+    }
+
+    /// Whether this node is a majority by itself.
+    pub(super) fn is_alone(&self) -> bool {
+        self.0.built.raft.voter_ids().eq([*self.0.built.raft.node_id()])
+    }
+
+    /// Whether this node leads the group now, and its members, all of which are committed, are without `node`.
+    pub(super) fn has_dismissed(&self, node: NodeId) -> bool {
+        if self.leads().is_none() || !self.may_act() {
+            return false;
+        }
+        let members = self
+            .0
+            .built
+            .raft
+            .server_metrics()
+            .borrow_watched()
+            .membership_config
+            .clone();
+        let is_member = members.nodes().any(|(member, _)| *member == node) || members.voter_ids().any(|id| id == node);
+        !is_member && *members.log_id() == self.0.built.machine.membership_id()
     }
 
     /// The group's members as seen from here.
     pub fn members(&self) -> Members {
-        let server = self.0.raft.server_metrics().borrow_watched().clone();
-        let data = self.0.raft.data_metrics().borrow_watched().clone();
+        let server = self.0.built.raft.server_metrics().borrow_watched().clone();
+        let data = self.0.built.raft.data_metrics().borrow_watched().clone();
         let last = data.last_log.map_or(0, |id| id.index);
         let lag_of = |node: &NodeId| {
-            if node == self.0.raft.node_id() {
+            if node == self.0.built.raft.node_id() {
                 return Some(0);
             }
             let matched = data.replication.as_ref()?.get(node)?.as_ref()?;
@@ -232,124 +286,54 @@ impl Group {
                 [] | [_] => None,
                 [.., last] => Some(last.clone()),
             },
-            leader: server.current_leader,
         }
     }
 
     /// Adds a node that gets a copy and does not vote.
     pub async fn add_learner(&self, node: NodeId) -> Result<(), ChangeError> {
-        let added = self.0.raft.add_learner(node, EmptyNode {}, false).await;
+        let added = self.0.built.raft.add_learner(node, EmptyNode {}, false).await;
         added.map(drop).map_err(|error| ChangeError(error.to_string()))
     }
 
     /// Makes exactly these the voters, by a joint change. Voters that are left out become learners.
     pub async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
-        let changed = self.0.raft.change_membership(voters, true).await;
+        let changed = self.0.built.raft.change_membership(voters, true).await;
         changed.map(drop).map_err(|error| ChangeError(error.to_string()))
     }
 
     /// Takes learners out of the group.
     pub async fn remove_learners(&self, nodes: BTreeSet<NodeId>) -> Result<(), ChangeError> {
         let change = ChangeMembers::RemoveNodes(nodes);
-        let changed = self.0.raft.change_membership(change, true).await;
+        let changed = self.0.built.raft.change_membership(change, true).await;
         changed.map(drop).map_err(|error| ChangeError(error.to_string()))
     }
 
-    /// Hands leadership to a caught-up voter. This node stops starting attempts first and waits for the outcomes of those in
-    /// flight, so that the new leader repeats none; if that takes long, it stays the leader. Then it stops acting for the
-    /// group: the other's election waits for no lease. Should that not come about, this node gives up its term as well, since
-    /// the wish may still be on its way.
-    pub async fn hand_over(&self, to: NodeId) -> Result<(), ChangeError> {
-        self.0.is_quiet.store(true, Ordering::SeqCst);
-        let handed_over = self.hand_over_quietly(to).await;
-        self.0.is_quiet.store(false, Ordering::SeqCst);
-        handed_over
+    /// The term in which this node leads, as openraft says.
+    pub(super) fn led_term(&self) -> Option<u64> {
+        let metrics = self.0.built.raft.server_metrics();
+        let now = metrics.borrow_watched();
+        now.state.is_leader().then_some(now.vote.leader_id.term)
     }
 
-    async fn hand_over_quietly(&self, to: NodeId) -> Result<(), ChangeError> {
-        let mut fires = self.0.fires.subscribe();
-        let is_settled = tokio::time::timeout(QUIET, fires.wait_for(|fires| *fires == 0))
-            .await
-            .is_ok();
-        if !is_settled {
-            return Err(ChangeError(
-                "callbacks in flight take long: leadership stays for now".into(),
-            ));
+    /// Ends the copy: nothing is applied to its rows any more once this returns.
+    pub(super) async fn end(&self) {
+        self.0.built.is_ending.store(true, Ordering::SeqCst);
+        if let Err(error) = self.0.built.raft.shutdown().await {
+            tracing::warn!(group = self.0.id.0, %error, "a group did not stop cleanly");
         }
-        let failed = |error: openraft::errors::Fatal<TypeConfig>| ChangeError(error.to_string());
-        let term = self.term();
-        self.0.handed_over_term.store(term, Ordering::SeqCst);
-        self.0.raft.trigger().transfer_leader(to).await.map_err(failed)?;
-        let mut metrics = self.0.raft.server_metrics();
-        let is_over = metrics.wait_until(|now| now.vote.leader_id.term != term || !now.state.is_leader());
-        if tokio::time::timeout(HAND_OVER, is_over).await.is_ok() {
-            return Ok(());
-        }
-        self.0.raft.trigger().elect(false).await.map_err(failed)?;
-        Err(ChangeError(format!("node {to:016x} did not take over in time")))
     }
 
-    fn term(&self) -> u64 {
-        self.0.raft.server_metrics().borrow_watched().vote.leader_id.term
+    pub(super) fn machine(&self) -> &GroupMachine {
+        &self.0.built.machine
     }
 
     pub(super) fn raft(&self) -> &RaftGroup {
-        &self.0.raft
+        &self.0.built.raft
     }
 
     /// Applies what the state machine still holds back: less to replay at the next start. A failure is in the node's
     /// [`crate::failure::Failure`].
     pub(super) fn flush(&self) {
-        drop(self.0.machine.flush());
-    }
-}
-
-/// Claims every new term with a `Lead` operation, and publishes the generation once it is applied.
-pub(super) async fn follow_leadership(
-    raft: RaftGroup,
-    proposer: Proposer,
-    node: NodeId,
-    claims: watch::Sender<Option<Leadership>>,
-    failure: Failure,
-    is_stopping: Arc<AtomicBool>,
-) {
-    let mut metrics = raft.server_metrics();
-    let mut claimed_term = None;
-    loop {
-        let (leads, term, is_alone) = {
-            let now = metrics.borrow_watched();
-            let is_alone = now.membership_config.nodes().count() == 1;
-            (now.state.is_leader(), now.vote.leader_id.term, is_alone)
-        };
-        // Nobody waits for the heartbeats of a leader without followers: its timer would be most of an idle node's work.
-        raft.runtime_config().tick(!(leads && is_alone));
-        if !leads {
-            claims.send_if_modified(|claim| claim.take().is_some());
-            claimed_term = None;
-        } else if claimed_term != Some(term) {
-            claims.send_if_modified(|claim| claim.take().is_some());
-            match proposer.propose_waiting(&Op::Lead { node }).await {
-                Ok(Reply::Generation(generation)) => {
-                    claims.send_replace(Some(Leadership { generation }));
-                    claimed_term = Some(term);
-                }
-                Ok(reply) => unreachable!("a Lead is answered by its generation, not by {reply:?}"),
-                Err(ProposeError::NotLeader | ProposeError::Unknown | ProposeError::Overloaded) => {
-                    tokio::time::sleep(CLAIM_RETRY).await;
-                    if failure.get().is_some() {
-                        return;
-                    }
-                    continue;
-                }
-            }
-        }
-        if metrics.changed().await.is_err() {
-            claims.send_replace(None);
-            if !is_stopping.load(Ordering::SeqCst) {
-                // A node that lives on without one of its groups would look well and never fire its tasks.
-                failure.report("a Raft group has stopped by itself; the log tells why");
-            }
-            return;
-        }
+        drop(self.0.built.machine.flush());
     }
 }

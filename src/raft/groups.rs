@@ -5,7 +5,7 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use openraft::{Config, SnapshotPolicy};
@@ -16,7 +16,9 @@ use crate::failure::Failure;
 use crate::id::{GroupCount, GroupId, NodeId, TaskKey};
 use crate::metrics::Metrics;
 use crate::peer::Call;
-use crate::raft::group::{Group, RaftGroup, follow_leadership};
+use crate::raft::group::{Built, Group, RaftGroup};
+use crate::raft::leading::follow_leadership;
+use crate::raft::leave;
 use crate::raft::log::GroupLog;
 use crate::raft::machine::{AppliedHook, GroupMachine};
 use crate::raft::network::{GroupNetwork, Peers};
@@ -68,6 +70,9 @@ pub enum StartError {
         /// Last entry in the log.
         last: u64,
     },
+    /// A copy that this node had is being removed.
+    #[error("group {0}: what is left of an earlier copy is being removed; try again")]
+    Leaving(GroupId),
     /// openraft refused to start.
     #[error("group {group}: {what}")]
     Raft {
@@ -102,21 +107,19 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
 }
 
-struct Inner {
-    parts: Parts,
+pub(super) struct Inner {
+    pub(super) parts: Parts,
     config: Arc<Config>,
-    slots: Box<[RwLock<Option<Group>>]>,
-    /// Held while a group starts: it must not be started twice.
-    starting: Mutex<()>,
+    pub(super) slots: Box<[RwLock<Option<Group>>]>,
+    /// Held while a group starts: it must not be started twice. The groups in it are being let go.
+    pub(super) starting: Mutex<BTreeSet<GroupId>>,
     hosted: mpsc::Sender<Group>,
     inbox: Inbox,
-    /// The groups are being stopped in order.
-    is_stopping: Arc<AtomicBool>,
 }
 
 /// The groups that this node hosts, by number.
 #[derive(Clone)]
-pub struct Groups(Arc<Inner>);
+pub struct Groups(pub(super) Arc<Inner>);
 
 impl Groups {
     /// Recovers every group that is on this node's disk. With `is_birth`, makes those that are missing, with this node as
@@ -128,12 +131,14 @@ impl Groups {
         let groups = Self(Arc::new(Inner {
             slots: count.iter().map(|_| RwLock::new(None)).collect(),
             config: Arc::new(config(parts.snapshot_entries)),
-            starting: Mutex::new(()),
+            starting: Mutex::default(),
             hosted,
             inbox: Inbox::new(parts.spools.clone(), count),
-            is_stopping: Arc::default(),
             parts,
         }));
+        for id in count.iter() {
+            leave::finish(&groups.0.parts, id).await?;
+        }
         let on_disk: BTreeSet<u16> = groups.0.parts.wal.groups().into_iter().collect();
         for id in count.iter().filter(|id| is_birth || on_disk.contains(&id.0)) {
             let group = groups.host(id).await?;
@@ -176,10 +181,18 @@ impl Groups {
         if let Some(group) = self.get(id) {
             return Ok(group);
         }
-        let _starting = self.0.starting.lock().await;
+        let leaving = self.0.starting.lock().await;
         if let Some(group) = self.get(id) {
             return Ok(group);
         }
+        if leaving.contains(&id) {
+            return Err(StartError::Leaving(id));
+        }
+        self.host_now(id).await
+    }
+
+    /// Opens the group, which is not hosted, and shows it to the firing.
+    pub(super) async fn host_now(&self, id: GroupId) -> Result<Group, StartError> {
         let group = self.open(id).await?;
         *self.0.slots[usize::from(id.0)].write() = Some(group.clone());
         // There is room for every group, and each is sent once; nobody may want to know any more when the node stops.
@@ -189,11 +202,8 @@ impl Groups {
 
     /// Stops every group; what was acknowledged is on disk already.
     pub async fn shutdown(&self) {
-        self.0.is_stopping.store(true, Ordering::SeqCst);
         for group in self.iter() {
-            if let Err(error) = group.raft().shutdown().await {
-                tracing::warn!(group = group.id().0, %error, "a group did not stop cleanly");
-            }
+            group.end().await;
             group.flush();
         }
     }
@@ -205,6 +215,7 @@ impl Groups {
         let store = Arc::new(store);
         let machine = GroupMachine::new(store.clone(), &meta, parts.hook.clone(), parts.failure.clone())?;
         compare(&parts.wal, &machine, id)?;
+        let had = leave::before(parts, id).await?;
         let log = GroupLog::new(parts.wal.clone(), id);
         let network = GroupNetwork::new(Peers::new(parts.call.clone()), id);
         let raft = RaftGroup::new(parts.node, self.0.config.clone(), network, log, machine.clone())
@@ -212,16 +223,43 @@ impl Groups {
             .map_err(refused(id))?;
         let proposer = Proposer::spawn(raft.clone(), parts.metrics.clone());
         let (claims, leadership) = watch::channel(None);
+        let is_ending = Arc::<AtomicBool>::default();
         tokio::spawn(follow_leadership(
             raft.clone(),
             proposer.clone(),
-            parts.node,
             claims,
             parts.failure.clone(),
-            self.0.is_stopping.clone(),
+            is_ending.clone(),
         ));
         let lease = Duration::from_millis(ELECTION_MS.1);
-        Ok(Group::new(raft, machine, store, proposer, leadership, lease))
+        let group = Group::new(Built {
+            raft,
+            machine,
+            store,
+            proposer,
+            leadership,
+            lease,
+            had,
+            is_ending,
+        });
+        self.wait_for_lease(&group, lease).await?;
+        Ok(group)
+    }
+
+    /// Lets a copy that comes back stand for no election before the lease is over that the process before this one may have
+    /// confirmed to a leader. For votes asked of it, see [`Group::is_bound`].
+    async fn wait_for_lease(&self, group: &Group, lease: Duration) -> Result<(), StartError> {
+        let raft = group.raft();
+        if group.is_alone() || !raft.is_initialized().await.map_err(refused(group.id()))? {
+            return Ok(());
+        }
+        raft.runtime_config().elect(false);
+        let raft = raft.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(lease).await;
+            raft.runtime_config().elect(true);
+        });
+        Ok(())
     }
 
     async fn begin(&self, group: &Group, is_birth: bool) -> Result<(), StartError> {
@@ -229,7 +267,7 @@ impl Groups {
         let id = group.id();
         if raft.is_initialized().await.map_err(refused(id))? {
             // A sole voter needs nobody's vote: waiting for the election timeout would only delay the first fire.
-            if raft.voter_ids().eq([node]) {
+            if group.is_alone() {
                 raft.trigger().elect(false).await.map_err(refused(id))?;
             }
         } else if is_birth {
@@ -239,7 +277,7 @@ impl Groups {
     }
 }
 
-fn refused<E: ToString>(group: GroupId) -> impl FnOnce(E) -> StartError {
+pub(super) fn refused<E: ToString>(group: GroupId) -> impl FnOnce(E) -> StartError {
     move |error| StartError::Raft {
         group,
         what: error.to_string(),

@@ -20,7 +20,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::command;
 use crate::core::machine::{Batch, Changes, GroupState};
-use crate::core::record;
+use crate::core::record::{self, RecordError};
 use crate::failure::Failure;
 use crate::id::GroupId;
 use crate::raft::types::{Entry, Replies, TypeConfig};
@@ -50,6 +50,8 @@ struct Current {
     position: Position,
     state: GroupState,
     waiting: Waiting,
+    /// The copy is let go: its rows are removed, and nothing may be added to them.
+    is_closed: bool,
 }
 
 /// Entries that openraft takes for applied, and that are not in the store yet. After a crash they come from the log again.
@@ -94,6 +96,16 @@ pub struct GroupMachine {
     hook: Arc<dyn AppliedHook>,
     failure: Failure,
     current: Arc<Mutex<Current>>,
+    /// Held while a snapshot replaces the rows, or is built from them: they are not whole meanwhile.
+    whole: Arc<tokio::sync::Mutex<()>>,
+}
+
+/// The position in the log of a snapshot, and the membership there.
+pub(super) fn position_of(
+    meta: &GroupMeta,
+) -> Result<(Option<LogIdOf<TypeConfig>>, StoredMembershipOf<TypeConfig>), RecordError> {
+    let position: Position = record::decode("position", POSITION_V1, &meta.applied)?;
+    Ok((position.applied, position.membership))
 }
 
 impl GroupMachine {
@@ -115,12 +127,14 @@ impl GroupMachine {
             position,
             state: meta.state,
             waiting: Waiting::default(),
+            is_closed: false,
         }));
         Ok(Self {
             store,
             hook,
             failure,
             current,
+            whole: Arc::default(),
         })
     }
 
@@ -132,6 +146,19 @@ impl GroupMachine {
     /// Whether no other node votes in the group, as applied here.
     pub fn is_sole_voter(&self) -> bool {
         self.current.lock().position.membership.voter_ids().count() <= 1
+    }
+
+    /// Which entry made the members what they are, as applied here.
+    pub(super) fn membership_id(&self) -> Option<LogIdOf<TypeConfig>> {
+        self.current.lock().position.membership.log_id().clone()
+    }
+
+    /// From now on nothing is applied: the rows are about to be removed.
+    pub(super) fn close(&self) {
+        let mut current = self.current.lock();
+        current.is_closed = true;
+        current.waiting = Waiting::default();
+        self.store.close();
     }
 
     /// The replicated facts of the group as applied here.
@@ -148,6 +175,9 @@ impl GroupMachine {
     /// Applies entries of so many bytes and answers them, now or, if nobody waits for one, with those that come.
     fn apply_batch(&self, mut entries: Entries, bytes: usize) -> Result<(), io::Error> {
         let mut current = self.current.lock();
+        if current.is_closed {
+            return Err(io::Error::other("the copy of this group is let go"));
+        }
         if current.waiting.keep(&mut entries, bytes) {
             return Ok(());
         }
@@ -191,6 +221,7 @@ impl GroupMachine {
             position,
             state,
             waiting: Waiting::default(),
+            is_closed: false,
         };
         self.store.commit(&next.meta(), &mut changes)?;
         *current = next;
@@ -211,6 +242,9 @@ impl GroupMachine {
 
     fn snapshot(&self) -> Result<SnapshotOf<TypeConfig, Snapshot>, io::Error> {
         let mut current = self.current.lock();
+        if current.is_closed {
+            return Err(io::Error::other("the copy of this group is let go"));
+        }
         self.fatal(self.apply_now(&mut current, Vec::new()))?;
         let meta = SnapshotMetaOf::<TypeConfig> {
             last_log_id: current.position.applied,
@@ -269,6 +303,9 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
         meta: &SnapshotMetaOf<TypeConfig>,
         snapshot: Snapshot,
     ) -> Result<(), io::Error> {
+        let _whole = self.whole.lock().await;
+        // The snapshot has what waits, and to the rows of an install that is half done nothing may be applied.
+        self.current.lock().waiting = Waiting::default();
         self.fatal(self.store.install(&snapshot).await)?;
         let position = Position {
             applied: meta.last_log_id,
@@ -278,6 +315,7 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
             position,
             state: snapshot.meta.state,
             waiting: Waiting::default(),
+            is_closed: false,
         };
         Ok(())
     }
@@ -294,6 +332,7 @@ impl RaftSnapshotBuilder<TypeConfig> for GroupMachine {
 
     /// The log is purged up to what this returns: it must be on disk first.
     async fn build_snapshot(&mut self) -> Result<SnapshotOf<TypeConfig, Snapshot>, io::Error> {
+        let _whole = self.whole.lock().await;
         let snapshot = self.snapshot()?;
         let persisted = self.store.kv().persist().await;
         self.fatal(persisted.map_err(StoreError::from))?;

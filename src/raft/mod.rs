@@ -1,10 +1,14 @@
 //! Consensus: the Raft groups that this node hosts. The only user of openraft.
 //!
 //! `log.rs` is openraft's log on the shared log stream, `machine.rs` its state machine on the store, `proposer.rs` collects
-//! operations into entries, `group.rs` is one group on this node, `groups.rs` all of them, `wire.rs`, `network.rs` and
+//! operations into entries, `group.rs` is one group on this node (`leading.rs` claims its leadership, `hand_over.rs` gives it
+//! away), `groups.rs` all of them (`leave.rs` lets one go), `wire.rs`, `network.rs` and
 //! `serve.rs` the messages between replicas, `runtime.rs` what openraft runs on.
 pub mod group;
 pub mod groups;
+pub mod hand_over;
+mod leading;
+mod leave;
 pub mod log;
 pub mod machine;
 pub mod network;
@@ -16,8 +20,13 @@ mod wire;
 
 #[cfg(test)]
 mod suite;
+#[cfg(test)]
+pub mod testing;
+#[cfg(test)]
+mod tests;
 
 pub use group::{ChangeError, Group, Leadership, MemberState, Members, ReadError};
 pub use groups::{Groups, SNAPSHOT_ENTRIES, StartError};
+pub use hand_over::Urgency;
 pub use machine::AppliedHook;
 pub use proposer::{ProposeError, Proposer};

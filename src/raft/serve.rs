@@ -3,11 +3,13 @@
 //! Owns nothing: snapshots on their way are the store's. Called by the peers' server through `node.rs`.
 
 use bytes::Bytes;
+use openraft::raft::AppendEntriesResponse;
 use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 
-use crate::id::NodeId;
+use crate::id::{GroupId, NodeId};
 use crate::raft::group::Group;
-use crate::raft::groups::Groups;
+use crate::raft::groups::{Groups, StartError};
+use crate::raft::machine;
 use crate::raft::types::TypeConfig;
 use crate::raft::wire::{self, Answer, Request};
 use crate::store::Snapshot;
@@ -20,10 +22,13 @@ impl Groups {
             Ok((group, _)) if group.0 >= self.count().get() => {
                 Answer::Failed(format!("this cluster has no group {group}"))
             }
-            Ok((group, request)) => match self.host(group).await {
-                Ok(group) => self.answer_in(&group, from, request).await,
+            Ok((group, request)) => match self.copy_for(group, &request).await {
+                Ok(Some(group)) => self.answer_in(&group, from, request).await,
+                Ok(None) => Answer::Failed(format!("this node has no copy of group {group}")),
                 Err(error) => {
-                    tracing::error!(%error, "a replica cannot be opened");
+                    if !matches!(error, StartError::Leaving(_)) {
+                        tracing::error!(%error, "a replica cannot be opened");
+                    }
                     Answer::Failed(error.to_string())
                 }
             },
@@ -31,12 +36,32 @@ impl Groups {
         wire::encode_answer(&answer)
     }
 
+    /// The copy that is asked. A leader that sends something begins one; who asks for a vote does not: an empty copy would
+    /// vote for anybody.
+    async fn copy_for(&self, group: GroupId, request: &Request) -> Result<Option<Group>, StartError> {
+        match request {
+            Request::Append(_) | Request::Chunk(_) | Request::Install { .. } => self.host(group).await.map(Some),
+            Request::Vote(_) | Request::PreVote(_) | Request::Transfer(_) | Request::Dismissed => Ok(self.get(group)),
+        }
+    }
+
     async fn answer_in(&self, group: &Group, from: NodeId, request: Request) -> Answer {
         let raft = group.raft();
         match request {
-            Request::Append(request) => answered(raft.append_entries(request).await, Answer::Append),
+            Request::Append(request) => {
+                let term = request.vote.leader_id.term;
+                let response = raft.append_entries(request).await;
+                if !matches!(response, Ok(AppendEntriesResponse::HigherVote(_)) | Err(_)) {
+                    group.hear(term);
+                }
+                answered(response, Answer::Append)
+            }
+            Request::Vote(request) | Request::PreVote(request) if group.is_bound(&request) => {
+                Answer::Failed("this copy is bound by what it promised before".into())
+            }
             Request::Vote(request) => answered(raft.vote(request).await, Answer::Vote),
             Request::PreVote(request) => answered(raft.pre_vote(request).await, Answer::Vote),
+            Request::Dismissed => Answer::Dismissed(group.has_dismissed(from)),
             Request::Transfer(request) => answered(raft.handle_transfer_leader(request).await, Answer::Transfer),
             Request::Chunk(chunk) => answered(self.inbox().take(group.id(), from, &chunk.0), |()| Answer::Stored),
             Request::Install { vote, last, membership } => {
@@ -44,12 +69,23 @@ impl Groups {
                     Ok(snapshot) => snapshot,
                     Err(error) => return Answer::Failed(error.to_string()),
                 };
+                // The sender may have begun a newer one, whose request is still on its way.
+                match machine::position_of(&snapshot.meta) {
+                    Ok(position) if position == (last.clone(), membership.clone()) => {}
+                    Ok(_) => return Answer::Failed("this is not the snapshot that was sent: begin again".into()),
+                    Err(error) => return Answer::Failed(error.to_string()),
+                }
+                let term = vote.leader_id.term;
                 let meta = SnapshotMetaOf::<TypeConfig> {
                     last_log_id: last,
                     last_membership: membership,
                 };
                 let snapshot: SnapshotOf<TypeConfig, Snapshot> = openraft::storage::Snapshot { meta, snapshot };
-                answered(raft.install_full_snapshot(vote, snapshot).await, Answer::Installed)
+                let installed = raft.install_full_snapshot(vote.clone(), snapshot).await;
+                if installed.as_ref().is_ok_and(|response| response.vote == vote) {
+                    group.hear(term);
+                }
+                answered(installed, Answer::Installed)
             }
         }
     }

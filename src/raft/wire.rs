@@ -39,6 +39,8 @@ pub enum Request {
         /// Membership at that entry.
         membership: StoredMembershipOf<TypeConfig>,
     },
+    /// A node with a copy asks the leader whether it is needed no more.
+    Dismissed,
 }
 
 /// What it is told.
@@ -56,6 +58,8 @@ pub enum Answer {
     Installed(SnapshotResponse<TypeConfig>),
     /// The receiver could not do it; nothing was done.
     Failed(String),
+    /// To [`Request::Dismissed`]: whether the receiver leads the group, and its members are, for good, without the sender.
+    Dismissed(bool),
 }
 
 /// The bytes of a request to a group.

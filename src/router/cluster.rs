@@ -31,10 +31,16 @@ const SEARCH_PAUSE: Duration = Duration::from_millis(25);
 /// How long another node may take over a call.
 const FORWARD_DEADLINE: Duration = Duration::from_millis(1_500);
 
+/// How long one node of several may take over a read that any of them can answer.
+const STALE_DEADLINE: Duration = Duration::from_millis(500);
+
 /// Knows who leads groups that this node has no replica of.
 pub trait LeaderHints: Send + Sync + 'static {
     /// The node that said last that it leads the group. It may be wrong, or late.
     fn leader(&self, group: GroupId) -> Option<NodeId>;
+
+    /// The nodes that are alive.
+    fn live(&self) -> Vec<NodeId>;
 }
 
 /// What the router works with.
@@ -65,6 +71,8 @@ enum Work<'a> {
     Propose(&'a [u8]),
     /// Read this task.
     Read(&'a TaskId),
+    /// Read this task as the copy has it.
+    ReadStale(&'a TaskId),
 }
 
 /// What the group says.
@@ -90,10 +98,10 @@ impl Router {
     /// is repeated: every call is idempotent. The `bool` says that an earlier try may have been done already.
     async fn search(&self, group: GroupId, work: Work<'_>) -> Result<(Answered, bool), Miss> {
         let end = self.0.clock.monotonic() + SEARCH;
-        let (mut is_unknown, mut hint) = (false, None);
+        let (mut is_unknown, mut hint, mut avoided) = (false, None, None);
         let mut why = "no node leads the task's group at the moment".to_owned();
         loop {
-            let leader = hint.take().or_else(|| self.leader(group));
+            let leader = hint.take().or_else(|| self.leader(group, avoided.take()));
             let left = end.saturating_sub(self.0.clock.monotonic());
             let result = match leader {
                 Some(node) if node != self.0.node => self.there(node, left.min(FORWARD_DEADLINE), group, work).await,
@@ -101,7 +109,11 @@ impl Router {
             };
             match result {
                 Ok(answer) => return Ok((answer, is_unknown)),
-                Err(Refusal::NotLeader(leader)) => hint = leader.filter(|leader| *leader != self.0.node),
+                Err(Refusal::NotLeader(told)) => {
+                    hint = told.filter(|told| *told != self.0.node && Some(*told) != leader);
+                    // It cannot be reached, or knows no better: whoever names it is not believed the next time.
+                    avoided = leader.filter(|_| hint.is_none());
+                }
                 Err(Refusal::Overloaded) if is_unknown => return Err(Miss::Unknown),
                 Err(Refusal::Overloaded) => return Err(Miss::Overloaded),
                 Err(Refusal::Unknown) => is_unknown = true,
@@ -129,6 +141,10 @@ impl Router {
                 let task = self.0.replicas.read(id).await;
                 task.map(|task| Answered::Task(task.map(Box::new)))
             }
+            Work::ReadStale(id) => {
+                let task = self.0.replicas.read_stale(id);
+                task.map(|task| Answered::Task(task.map(Box::new)))
+            }
         }
     }
 
@@ -143,6 +159,7 @@ impl Router {
         let request = wire::encode(&match work {
             Work::Propose(op) => Request::Propose { group, op },
             Work::Read(id) => Request::Read { id: id.clone() },
+            Work::ReadStale(id) => Request::ReadStale { id: id.clone() },
         });
         let answer = self.0.call.call(node, Service::Router, request, deadline).await;
         let answer = answer.map_err(|error| match error {
@@ -167,19 +184,20 @@ impl Router {
 
     /// Whether some node is known to lead the group.
     pub fn is_led(&self, group: GroupId) -> bool {
-        self.leader(group).is_some()
+        self.leader(group, None).is_some()
     }
 
-    fn leader(&self, group: GroupId) -> Option<NodeId> {
-        match self.0.replicas.groups().get(group) {
-            Some(replica) if replica.leads().is_some() => Some(self.0.node),
-            // A leader whose first entry is not applied yet does not count.
-            Some(replica) => replica
-                .leader()
-                .filter(|leader| *leader != self.0.node)
-                .or_else(|| self.0.hints.leader(group)),
-            None => self.0.hints.leader(group),
+    /// Who leads the group: as its copy here has heard, else as gossip says; whoever of them names the node `avoided` is
+    /// passed over.
+    fn leader(&self, group: GroupId, avoided: Option<NodeId>) -> Option<NodeId> {
+        let replica = self.0.replicas.groups().get(group);
+        if replica.as_ref().is_some_and(|replica| replica.leads().is_some()) {
+            return Some(self.0.node);
         }
+        // A leader whose first entry is not applied yet does not count.
+        let heard = replica.and_then(|replica| replica.leader());
+        let heard = heard.filter(|leader| *leader != self.0.node && Some(*leader) != avoided);
+        heard.or_else(|| self.0.hints.leader(group).filter(|leader| Some(*leader) != avoided))
     }
 
     async fn propose(&self, id: &TaskId, op: Op<'_>) -> Result<(Reply, bool), Miss> {
@@ -260,6 +278,34 @@ impl Router {
     }
 }
 
+impl Router {
+    /// Asks this node's copy, else whoever may have one, those that lead it first.
+    async fn query_stale(&self, id: TaskId) -> Result<TaskView, QueryError> {
+        let group = self.0.replicas.groups().group_of(id.key());
+        let end = self.0.clock.monotonic() + SEARCH;
+        let leader = self.leader(group, None).filter(|leader| *leader != self.0.node);
+        let others = self.0.hints.live().into_iter();
+        let others = others.filter(|node| *node != self.0.node && Some(*node) != leader);
+        let mut answered = self.here(group, Work::ReadStale(&id)).await;
+        for node in leader.into_iter().chain(others) {
+            let left = end.saturating_sub(self.0.clock.monotonic());
+            if answered.is_ok() || left.is_zero() {
+                break;
+            }
+            answered = self
+                .there(node, left.min(STALE_DEADLINE), group, Work::ReadStale(&id))
+                .await;
+        }
+        match answered {
+            Ok(Answered::Task(Some(task))) => Ok(*task),
+            Ok(Answered::Task(None)) => Err(QueryError::NotFound),
+            Ok(Answered::Reply(_)) | Err(_) => Err(QueryError::Unavailable(
+                "no node that is alive has a copy of the task's group".into(),
+            )),
+        }
+    }
+}
+
 impl Tasks for Router {
     fn create(&self, task: NewTask) -> BoxFuture<'_, Result<TaskId, CreateError>> {
         Box::pin(self.create(task))
@@ -271,5 +317,9 @@ impl Tasks for Router {
 
     fn query(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>> {
         Box::pin(self.query(id))
+    }
+
+    fn query_stale(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>> {
+        Box::pin(self.query_stale(id))
     }
 }

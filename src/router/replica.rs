@@ -14,6 +14,7 @@ use crate::id::{GroupId, NodeId, TaskId};
 use crate::raft::{Group, Groups, ProposeError};
 use crate::router::TaskView;
 use crate::router::wire::{self, Answer, Request};
+use crate::store::StoreError;
 
 /// How often a call that waits looks whether this node may still act for the group.
 const LEASE_LOOK: Duration = Duration::from_millis(250);
@@ -83,16 +84,21 @@ impl Replicas {
             Ok(Some(Err(_))) => return Err(Refusal::NotLeader(group.leader())),
             Ok(None) | Err(_) => return Err(Refusal::NotLeader(None)),
         }
-        let failed = |error: crate::store::StoreError| Refusal::Failed(error.to_string());
-        let state = group.store().state(key).map_err(failed)?;
-        let spec = group.store().spec(key).map_err(failed)?;
-        Ok(match (spec, state) {
-            // The text is compared as well: the key is a hash of it.
-            (Some(spec), Some(state)) if spec.id == *id && state.life != Life::Deleted => {
-                Some(TaskView { spec, state })
-            }
-            _ => None,
-        })
+        look_up(&group, id)
+    }
+
+    /// Reads a task as this node's copy has it.
+    pub(super) fn read_stale(&self, id: &TaskId) -> Result<Option<TaskView>, Refusal> {
+        let group = self.groups.get(self.groups.group_of(id.key()));
+        let group = group.ok_or(Refusal::NotLeader(None))?;
+        let is_readable = group
+            .is_readable()
+            .map_err(|error| Refusal::Failed(error.to_string()))?;
+        if is_readable {
+            look_up(&group, id)
+        } else {
+            Err(Refusal::NotLeader(None))
+        }
     }
 
     /// Answers the call of a client that another node took.
@@ -109,15 +115,32 @@ impl Replicas {
                     Err(refusal) => refusal.encode(),
                 }
             }
-            Ok(Request::Read { id }) => match self.read(&id).await {
-                Ok(None) => wire::encode(&Answer::Task(None)),
-                Ok(Some(task)) => {
-                    let (spec, state) = (record::encode_spec(&task.spec), record::encode_state(&task.state));
-                    wire::encode(&Answer::Task(Some((&spec, &state))))
-                }
-                Err(refusal) => refusal.encode(),
-            },
+            Ok(Request::Read { id }) => encode_task(self.read(&id).await),
+            Ok(Request::ReadStale { id }) => encode_task(self.read_stale(&id)),
         }
+    }
+}
+
+/// The task in the group's rows; a deleted one is not there.
+fn look_up(group: &Group, id: &TaskId) -> Result<Option<TaskView>, Refusal> {
+    let failed = |error: StoreError| Refusal::Failed(error.to_string());
+    let state = group.store().state(id.key()).map_err(failed)?;
+    let spec = group.store().spec(id.key()).map_err(failed)?;
+    Ok(match (spec, state) {
+        // The text is compared as well: the key is a hash of it.
+        (Some(spec), Some(state)) if spec.id == *id && state.life != Life::Deleted => Some(TaskView { spec, state }),
+        _ => None,
+    })
+}
+
+fn encode_task(read: Result<Option<TaskView>, Refusal>) -> Bytes {
+    match read {
+        Ok(None) => wire::encode(&Answer::Task(None)),
+        Ok(Some(task)) => {
+            let (spec, state) = (record::encode_spec(&task.spec), record::encode_state(&task.state));
+            wire::encode(&Answer::Task(Some((&spec, &state))))
+        }
+        Err(refusal) => refusal.encode(),
     }
 }
 

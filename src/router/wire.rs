@@ -27,6 +27,11 @@ pub(super) enum Request<'a> {
         /// The task.
         id: TaskId,
     },
+    /// Read a task as the receiver's copy has it.
+    ReadStale {
+        /// The task.
+        id: TaskId,
+    },
 }
 
 /// What the leading node answers.
@@ -80,7 +85,8 @@ mod tests {
         };
         assert_eq!(hex(&encode(&propose)), "0100ac02026f70");
         let id = TaskId::parse("a-1").expect("valid");
-        assert_eq!(hex(&encode(&Request::Read { id })), "010103612d31");
+        assert_eq!(hex(&encode(&Request::Read { id: id.clone() })), "010103612d31");
+        assert_eq!(hex(&encode(&Request::ReadStale { id })), "010203612d31");
         let answers = [
             (Answer::Reply(Reply::Done), "010000"),
             (Answer::Task(Some((b"s", b"t"))), "01010101730174"),

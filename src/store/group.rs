@@ -3,6 +3,7 @@
 //! Called by `raft/machine.rs` (the only writer) and by the firing (scans and the low-water mark).
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -61,6 +62,8 @@ pub struct GroupStore {
     /// Below this instant there is no entry in the due index. Held over a commit, so that an entry put below the mark and
     /// a move of the mark cannot pass each other.
     low_water_ms: Mutex<u64>,
+    /// The rows are about to be removed: the mark moves no more. Changed under the mark's lock.
+    is_closed: AtomicBool,
 }
 
 impl GroupStore {
@@ -74,6 +77,7 @@ impl GroupStore {
             groups,
             group,
             low_water_ms: Mutex::new(low_water.unwrap_or(0)),
+            is_closed: AtomicBool::new(false),
         };
         Ok((store, meta))
     }
@@ -85,6 +89,7 @@ impl GroupStore {
             groups,
             group,
             low_water_ms: Mutex::new(0),
+            is_closed: AtomicBool::new(false),
         }
     }
 
@@ -165,6 +170,9 @@ impl GroupStore {
     /// older mark after a crash only makes the next scan longer.
     pub fn raise_low_water(&self, to_ms: u64) -> Result<u64, StoreError> {
         let mut low_water_ms = self.low_water_ms.lock();
+        if self.is_closed.load(Ordering::SeqCst) {
+            return Ok(*low_water_ms);
+        }
         let first = self.dues((*low_water_ms, TaskKey([0; 16])), to_ms, 1)?;
         let raised = first.first().map_or(to_ms, |(at_ms, ..)| *at_ms);
         if raised > *low_water_ms {
@@ -172,6 +180,21 @@ impl GroupStore {
             *low_water_ms = raised;
         }
         Ok(*low_water_ms)
+    }
+
+    /// Whether the rows are those of one moment, and not being replaced by a snapshot's.
+    pub fn is_whole(&self) -> Result<bool, StoreError> {
+        let is_installing = self
+            .kv
+            .get(Table::State, &key::fact(Fact::Installing, self.group))?
+            .is_some();
+        Ok(!is_installing && !self.is_closed.load(Ordering::SeqCst))
+    }
+
+    /// Nothing but a removal of the rows is done through this value any more.
+    pub fn close(&self) {
+        let _held = self.low_water_ms.lock();
+        self.is_closed.store(true, Ordering::SeqCst);
     }
 
     pub(super) fn meta_writes(&self, meta: &GroupMeta) -> [Write; 3] {

@@ -64,6 +64,16 @@ impl Inbox {
         }
     }
 
+    /// Whether a snapshot of the group is being installed, or is about to be.
+    pub fn is_installing(&self, group: GroupId) -> bool {
+        self.installing.lock().contains(&group)
+    }
+
+    /// Forgets what was received of the group.
+    pub fn forget(&self, group: GroupId) {
+        self.receiving.lock().remove(&group);
+    }
+
     /// The snapshot that `from` has sent completely.
     pub fn finish(&self, group: GroupId, from: NodeId) -> Result<Snapshot, ChunkError> {
         let begun = self.receiving.lock().remove(&group);

@@ -45,6 +45,8 @@ pub enum Fact {
     LowWater = 2,
     /// A snapshot is being installed: the group's rows are not whole; in the state table.
     Installing = 3,
+    /// A copy of the group was let go, or is being removed, and what it had promised; in the state table.
+    Departed = 4,
 }
 
 /// Key of a spec or a state.

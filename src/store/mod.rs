@@ -2,6 +2,7 @@
 //!
 //! Written without fsync in one atomic batch per applied entry; after a crash the log is replayed from the applied
 //! position. `fjall_kv.rs` is the only user of fjall; a simulator puts its own [`Kv`] in its place.
+pub mod departure;
 pub mod fjall_kv;
 pub mod group;
 mod inbox;

@@ -322,19 +322,25 @@ impl GroupStore {
     }
 
     fn remove_rows(&self, table: Table) -> Result<(), StoreError> {
+        let mut from = Vec::new();
+        while self.remove_some_rows(table, &mut from)? {}
+        Ok(())
+    }
+
+    /// Removes some of the group's rows in a table, and moves `from` behind them: what was removed is slow to scan again.
+    /// `false` if there was none.
+    pub(super) fn remove_some_rows(&self, table: Table, from: &mut Vec<u8>) -> Result<bool, StoreError> {
         let (first, end) = range(self.groups(), self.group(), table);
-        let mut from = first;
-        loop {
-            let rows = self.kv().scan(table, &from, &end, SCAN_ROWS)?;
-            let Some((last, _)) = rows.last() else { return Ok(()) };
-            from = [last, &[0][..]].concat();
-            let remove = |(key, _): Row| Write {
-                table,
-                key: key.to_vec(),
-                value: None,
-            };
-            self.kv().commit(rows.into_iter().map(remove).collect())?;
-        }
+        let rows = self.kv().scan(table, from.as_slice().max(&first), &end, SCAN_ROWS)?;
+        let Some((last, _)) = rows.last() else { return Ok(false) };
+        *from = [last, &[0][..]].concat();
+        let remove = |(key, _): Row| Write {
+            table,
+            key: key.to_vec(),
+            value: None,
+        };
+        self.kv().commit(rows.into_iter().map(remove).collect())?;
+        Ok(true)
     }
 
     /// The chunks of the group's spool, each checked.

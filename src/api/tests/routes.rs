@@ -99,8 +99,20 @@ async fn a_task_id_is_taken_from_the_query_string_or_a_json_body() {
     assert_eq!(query("/xcron/queryTask", r#"{"task_id":"c"}"#).await, 1008);
     assert_eq!(query("/xcron/queryTask?x=y", r#"{"task_id":"d"}"#).await, 1008);
     assert_eq!(query("/xcron/queryTask?task_id=e", r#"{"task_id":"f"}"#).await, 1008);
+    assert_eq!(query("/xcron/queryTask?task_id=g&consistency=stale", "").await, 1008);
+    assert_eq!(
+        query("/xcron/queryTask?consistency=stale", r#"{"task_id":"h"}"#).await,
+        1008
+    );
+    assert_eq!(
+        query("/xcron/queryTask?task_id=i&consistency=linearizable", "").await,
+        1008
+    );
+    assert_eq!(query("/xcron/queryTask?task_id=j&consistency=old", "").await, 1000);
     let asked: Vec<_> = seen.asked.lock().iter().map(ToString::to_string).collect();
-    assert_eq!(asked, ["a", "b:1", "c", "d", "e"]);
+    assert_eq!(asked, ["a", "b:1", "c", "d", "e", "g", "h", "i"]);
+    let stale: Vec<_> = seen.asked_stale.lock().iter().map(ToString::to_string).collect();
+    assert_eq!(stale, ["g", "h"]);
     for path in [
         "/xcron/queryTask",
         "/xcron/queryTask?",

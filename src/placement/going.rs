@@ -1,0 +1,87 @@
+//! What a node gives up: the copies that the groups do without, and, when it stops, everything that it leads.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use tokio::sync::watch;
+
+use crate::id::{GroupId, NodeId};
+use crate::membership::ClusterView;
+use crate::placement::is_clock_off;
+use crate::raft::{Group, Groups, Urgency};
+
+/// How often a node looks for copies that nobody leads it to keep.
+const LOOK: Duration = Duration::from_secs(1);
+/// Looks in a row that find a copy without a leader's call before its leader is asked: a failover is no reason.
+const LOOKS_MIN: u32 = 3;
+/// How long a node that stops waits for the outcomes of callbacks in flight before it hands a leadership over.
+const QUIET: Duration = Duration::from_secs(1);
+
+/// Lets the copies go that their groups do without. Runs until it is dropped.
+pub async fn let_lost_copies_go(groups: Groups, view: watch::Receiver<Arc<ClusterView>>) {
+    let mut silent = vec![0_u32; usize::from(groups.count().get())];
+    loop {
+        tokio::time::sleep(LOOK).await;
+        let now = view.borrow().clone();
+        for group in groups.iter() {
+            let looks = &mut silent[usize::from(group.id().0)];
+            // A leader calls all its members several times a second.
+            *looks = if group.leader().is_some() { 0 } else { *looks + 1 };
+            let id = group.id();
+            let leader = leader(&now, id).filter(|leader| *leader != now.me);
+            let Some(leader) = leader.filter(|_| *looks >= LOOKS_MIN) else {
+                continue;
+            };
+            drop(group);
+            match groups.let_go(id, leader).await {
+                Ok(true) => tracing::info!(group = id.0, "this node's copy is needed no more, and is gone"),
+                Ok(false) => {}
+                Err(error) => tracing::error!(group = id.0, %error, "a copy that is needed no more cannot be removed"),
+            }
+        }
+    }
+}
+
+/// The live node that said last that it leads the group.
+fn leader(view: &ClusterView, group: GroupId) -> Option<NodeId> {
+    let led = view.live().flat_map(|member| {
+        let led = member.facts.led.iter().filter(|(led, _)| *led == group);
+        led.map(|(_, generation)| (*generation, member.facts.node))
+    });
+    led.max().map(|(_, node)| node)
+}
+
+/// Hands everything that this node leads to other nodes, all at the same time, within `longest`.
+pub async fn hand_everything_over(groups: &Groups, view: &watch::Receiver<Arc<ClusterView>>, longest: Duration) {
+    let view = view.borrow().clone();
+    let led = groups.iter().filter(|group| group.leads().is_some());
+    let handed_over = led.filter_map(|group| {
+        let to = successor(&group, &view)?;
+        Some(async move {
+            if let Err(error) = group.hand_over(to, QUIET, Urgency::Ordered).await {
+                tracing::warn!(group = group.id().0, %error, "a leadership was not handed over");
+            }
+        })
+    });
+    if tokio::time::timeout(longest, join_all(handed_over)).await.is_err() {
+        tracing::warn!(
+            "not every leadership was handed over in time: the others are taken over when this node is gone"
+        );
+    }
+}
+
+/// A voter that could lead the group at once. Which of several depends on the group, so that not one node gets all.
+fn successor(group: &Group, view: &ClusterView) -> Option<NodeId> {
+    let members = group.members();
+    let is_good = |node: &NodeId| {
+        let member = view.members.get(node).filter(|member| member.is_alive);
+        member.is_some_and(|member| !member.facts.draining && !is_clock_off(member.facts.clock_offset_ms))
+    };
+    let able = members
+        .members
+        .iter()
+        .filter(|(node, member)| **node != view.me && member.is_voter && member.is_caught_up() && is_good(node));
+    let able: Vec<NodeId> = able.map(|(node, _)| *node).collect();
+    able.get(usize::from(group.id().0) % able.len().max(1)).copied()
+}
