@@ -4,6 +4,7 @@
 //! allocates nothing. Made in `node.rs`, used by whoever counts, encoded by `api/`.
 
 mod cluster;
+mod fires;
 
 use std::time::Duration;
 
@@ -17,13 +18,11 @@ use prometheus_client::registry::{Metric, Registry};
 
 use crate::core::machine::Tally;
 
+pub use fires::AnswerClass;
+
 /// Content type of [`Metrics::encode`].
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
-/// From a millisecond, the resolution of a due, to a minute.
-const LATENESS_SECONDS: [f64; 15] = [
-    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
-];
 /// From the cost of a write to memory to a stalled disk.
 const WORK_SECONDS: [f64; 14] = [
     0.000_05, 0.000_1, 0.000_2, 0.000_5, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.5, 1.0, 5.0,
@@ -47,74 +46,10 @@ const BATCH_BYTES: [f64; 9] = [
     16_777_216.0,
 ];
 
-/// What came back from one attempt; label `class` of `xcron_attempt_answers_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum AnswerClass {
-    /// The target took it.
-    Status2xx,
-    /// A redirect, which is not followed.
-    Status3xx,
-    /// The target refused it.
-    Status4xx,
-    /// The target failed.
-    Status5xx,
-    /// No connection.
-    Connect,
-    /// No answer in time.
-    Timeout,
-    /// The connection ended before the answer.
-    Reset,
-    /// Anything else.
-    Other,
-}
-
-impl AnswerClass {
-    const ALL: [Self; 8] = [
-        Self::Status2xx,
-        Self::Status3xx,
-        Self::Status4xx,
-        Self::Status5xx,
-        Self::Connect,
-        Self::Timeout,
-        Self::Reset,
-        Self::Other,
-    ];
-
-    /// Class of an HTTP status.
-    pub fn of_status(status: u16) -> Self {
-        match status {
-            200..=299 => Self::Status2xx,
-            300..=399 => Self::Status3xx,
-            400..=499 => Self::Status4xx,
-            500..=599 => Self::Status5xx,
-            _ => Self::Other,
-        }
-    }
-
-    fn label(self) -> &'static str {
-        match self {
-            Self::Status2xx => "2xx",
-            Self::Status3xx => "3xx",
-            Self::Status4xx => "4xx",
-            Self::Status5xx => "5xx",
-            Self::Connect => "connect",
-            Self::Timeout => "timeout",
-            Self::Reset => "reset",
-            Self::Other => "other",
-        }
-    }
-}
-
 /// Labels of `xcron_outcomes_total`. Label values are the program's own text, never a client's: so they are few.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OutcomeLabels {
     verdict: &'static str,
-}
-
-/// Labels of `xcron_attempt_answers_total`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct AnswerLabels {
-    class: &'static str,
 }
 
 /// Labels of `xcron_api_duration_seconds`.
@@ -144,22 +79,12 @@ impl MetricConstructor<Histogram> for Buckets {
 #[derive(Debug)]
 pub struct Metrics {
     registry: Registry,
-    fires: Fires,
+    fires: fires::Fires,
     tasks: Tasks,
     api: Api,
     log: Log,
     cluster: cluster::Cluster,
     ready: Gauge,
-}
-
-#[derive(Debug)]
-struct Fires {
-    lateness: Histogram,
-    attempts: Counter,
-    answers: Family<AnswerLabels, Counter>,
-    overdue: Gauge,
-    in_flight: Gauge,
-    queued: Gauge,
 }
 
 #[derive(Debug)]
@@ -199,7 +124,7 @@ impl Default for Metrics {
             Info::new([("version", env!("CARGO_PKG_VERSION"))]),
         );
         let ready = register(r, "ready", "1 while the node serves requests, else 0", Gauge::default());
-        let (fires, tasks, api, log) = (Fires::new(r), Tasks::new(r), Api::new(r), Log::new(r));
+        let (fires, tasks, api, log) = (fires::Fires::new(r), Tasks::new(r), Api::new(r), Log::new(r));
         let cluster = cluster::Cluster::new(r);
         Self {
             registry,
@@ -221,44 +146,6 @@ fn register<M: Metric + Clone>(registry: &mut Registry, name: &str, help: &str, 
 
 fn histogram(registry: &mut Registry, name: &str, help: &str, buckets: &'static [f64]) -> Histogram {
     register(registry, name, help, Buckets(buckets).new_metric())
-}
-
-impl Fires {
-    fn new(r: &mut Registry) -> Self {
-        let late = "Time from the due instant to the start of a fire's first attempt";
-        let answers = Family::<AnswerLabels, Counter>::default();
-        for class in AnswerClass::ALL {
-            drop(answers.get_or_create(&AnswerLabels { class: class.label() }));
-        }
-        Self {
-            lateness: histogram(r, "fire_lateness_seconds", late, &LATENESS_SECONDS),
-            attempts: register(
-                r,
-                "attempts",
-                "Callback requests started, retries included",
-                Counter::default(),
-            ),
-            answers: register(
-                r,
-                "attempt_answers",
-                "Callback requests ended, by what came back",
-                answers,
-            ),
-            overdue: register(
-                r,
-                "fires_overdue",
-                "Fires whose time has come and that wait to start",
-                Gauge::default(),
-            ),
-            in_flight: register(r, "fires_in_flight", "Callback requests in progress", Gauge::default()),
-            queued: register(
-                r,
-                "fires_queued",
-                "Fires held back by the limits per target or in all",
-                Gauge::default(),
-            ),
-        }
-    }
 }
 
 impl Tasks {
@@ -329,39 +216,6 @@ impl Metrics {
         let mut text = String::new();
         text::encode(&mut text, &self.registry).expect("a String takes any text");
         text
-    }
-
-    /// An attempt (from 1) started `lateness_ms` after its due. Lateness counts for first attempts: a retry is late by intent.
-    pub fn observe_attempt(&self, lateness_ms: u64, attempt: u16) {
-        self.fires.attempts.inc();
-        if attempt == 1 {
-            self.fires
-                .lateness
-                .observe(Duration::from_millis(lateness_ms).as_secs_f64());
-        }
-    }
-
-    /// An attempt ended.
-    pub fn inc_attempt_answer(&self, class: AnswerClass) {
-        self.fires
-            .answers
-            .get_or_create(&AnswerLabels { class: class.label() })
-            .inc();
-    }
-
-    /// Fires whose time has come and that wait to start.
-    pub fn set_fires_overdue(&self, count: usize) {
-        self.fires.overdue.set(gauge(count));
-    }
-
-    /// Callback requests in progress.
-    pub fn set_fires_in_flight(&self, count: usize) {
-        self.fires.in_flight.set(gauge(count));
-    }
-
-    /// Fires held back by the limits.
-    pub fn set_fires_queued(&self, count: usize) {
-        self.fires.queued.set(gauge(count));
     }
 
     /// Tasks with a due or a retry ahead.

@@ -185,6 +185,7 @@ impl Node {
             kv: world.kv.clone(),
             spools: world.spools.clone(),
             count: world.identity.groups,
+            snapshot_entries: world.log.snapshot_entries,
             hook: Arc::new(windows.clone()),
             call: call.clone(),
             failure: failure.clone(),
@@ -282,7 +283,9 @@ impl Node {
             let (queued, in_flight) = dispatcher.load();
             metrics.set_fires_queued(queued);
             metrics.set_fires_in_flight(in_flight);
-            metrics.set_fires_overdue(windows.overdue(clock.wall_ms()) + queued);
+            let now_ms = clock.wall_ms();
+            metrics.set_fires_overdue(windows.overdue(now_ms) + queued);
+            metrics.set_fires_behind_ms(windows.behind_ms(now_ms));
             // Copies that this node does not lead are counted where they are led.
             let led = groups.iter().filter(|group| group.leads().is_some());
             metrics.set_tasks_pending(led.map(|group| group.pending()).sum());

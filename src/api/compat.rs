@@ -15,8 +15,11 @@ use tokio::time::timeout;
 
 use super::body::{self, BodyError};
 use super::envelope::{self, Data, MALFORMED, Refusal, TOO_LARGE, UNAVAILABLE};
+use super::request::Asked;
 use super::server::RequestTimeout;
 use super::{ApiState, Call, request};
+use crate::core::task::TaskSpec;
+use crate::router::QueryError;
 
 type Shared = State<Arc<ApiState>>;
 
@@ -25,8 +28,12 @@ pub(super) async fn create(State(api): Shared, request: Request) -> Response {
     let limit = time_limit(request.extensions());
     answer(&api, Call::CreateTask, async {
         let bytes = read(request, limit).await?;
-        let task = request::create(&bytes, api.clock.wall_ms())?;
+        let asked = request::create(&bytes, api.clock.wall_ms())?;
         drop(bytes);
+        let task = match asked {
+            Asked::New(task) => task,
+            Asked::Past(spec, past) => return repeated(&api, limit, spec, past).await,
+        };
         let retry = match &task.id {
             Some(id) => format!("sending the same request with task_id {id} again is safe"),
             None => "give the task a task_id of your own: a create with one can be sent again safely".to_owned(),
@@ -36,6 +43,16 @@ pub(super) async fn create(State(api): Shared, request: Request) -> Response {
         Ok(Data::Created(created?))
     })
     .await
+}
+
+/// A create whose instant has passed: the same success again if its task is there, since its first answer may have been lost.
+async fn repeated(api: &ApiState, limit: Option<Duration>, spec: TaskSpec, past: Refusal) -> Result<Data, Refusal> {
+    let view = within(limit, api.tasks.query(spec.id.clone())).await;
+    match view.ok_or_else(|| late(limit, "whether the task is stored is not known", "try again"))? {
+        Ok(view) if view.spec.is_same_request(&spec) => Ok(Data::Created(spec.id)),
+        Ok(_) | Err(QueryError::NotFound) => Err(past),
+        Err(error @ QueryError::Unavailable(_)) => Err(error.into()),
+    }
 }
 
 /// `POST /xcron/deleteTask`.

@@ -1,4 +1,4 @@
-//! What a request must hold: from its bytes to a checked [`NewTask`] or task id, or the first refusal in the promised
+//! What a request must hold: from its bytes to a checked [`Asked`] or task id, or the first refusal in the promised
 //! order. Pure: the time is given. Called by `compat.rs`.
 //!
 //! The order (size, JSON and kinds, type, format, URL, task id) is part of the API: doc/api.md.
@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use super::envelope::{BAD_CRON, BAD_URL, MALFORMED, NO_URL, NOT_TEN_DIGITS, PAST, Refusal, TOO_LARGE, UNKNOWN_TYPE};
 use super::{json, url};
 use crate::core::schedule::{Cron, CronError};
-use crate::core::task::Schedule;
+use crate::core::task::{Schedule, TaskSpec};
 use crate::id::TaskId;
 use crate::limits::{BODY_BYTES_MAX, CRON_BYTES_MAX, TIMEZONE_BYTES_MAX};
 use crate::router::NewTask;
@@ -80,11 +80,26 @@ struct Create<'a> {
     body: &'a str,
 }
 
+/// A createTask that is well formed.
+pub(super) enum Asked {
+    /// To be stored.
+    New(NewTask),
+    /// Its instant is past, but it names its task: the repetition of a create that was stored in time, or refused.
+    Past(TaskSpec, Refusal),
+}
+
 /// Checks a createTask at `now_ms`.
-pub(super) fn create(bytes: &[u8], now_ms: u64) -> Result<NewTask, Refusal> {
+pub(super) fn create(bytes: &[u8], now_ms: u64) -> Result<Asked, Refusal> {
     let create = Create::read(bytes)?;
     let (schedule, first_due_ms) = match create.kind {
-        Kind::Once => once(create.format.as_ref(), now_ms)?,
+        Kind::Once => {
+            let at_ms = instant(create.format.as_ref())?;
+            let schedule = Schedule::Once { at_ms };
+            if let Err(past) = not_past(at_ms, now_ms) {
+                return create.past(schedule, past);
+            }
+            (schedule, at_ms)
+        }
         Kind::Periodic => periodic(create.format.as_ref(), create.timezone.as_deref(), now_ms)?,
         Kind::Unknown => {
             return Err(Refusal::new(
@@ -93,19 +108,14 @@ pub(super) fn create(bytes: &[u8], now_ms: u64) -> Result<NewTask, Refusal> {
             ));
         }
     };
-    let url = match create.url {
-        Some(url) if !url.is_empty() => url,
-        _ => return Err(Refusal::new(NO_URL, "`callback.url` is missing or empty")),
-    };
-    url::check(&url).map_err(|error| Refusal::new(BAD_URL, error.to_string()))?;
-    let id = create.task_id.as_deref().map(task_id).transpose()?;
-    Ok(NewTask {
+    let (id, url) = create.id_and_url()?;
+    Ok(Asked::New(NewTask {
         id,
         schedule,
         first_due_ms,
-        url: url.into_owned(),
+        url,
         body: create.body.as_bytes().to_vec(),
-    })
+    }))
 }
 
 /// Reads the task id of a deleteTask or queryTask from its JSON.
@@ -158,6 +168,31 @@ impl<'a> Create<'a> {
             body: body.map_or(BODY_DEFAULT, RawValue::get),
         })
     }
+
+    fn id_and_url(&self) -> Result<(Option<TaskId>, String), Refusal> {
+        let url = match &self.url {
+            Some(url) if !url.is_empty() => url,
+            _ => return Err(Refusal::new(NO_URL, "`callback.url` is missing or empty")),
+        };
+        url::check(url).map_err(|error| Refusal::new(BAD_URL, error.to_string()))?;
+        let id = self.task_id.as_deref().map(task_id).transpose()?;
+        Ok((id, url.clone().into_owned()))
+    }
+
+    /// A one-shot whose instant is past: refused as such, unless the whole of it could have been stored in time.
+    fn past(&self, schedule: Schedule, past: Refusal) -> Result<Asked, Refusal> {
+        let Ok((Some(id), url)) = self.id_and_url() else {
+            return Err(past);
+        };
+        let spec = TaskSpec {
+            id,
+            schedule,
+            url,
+            body: self.body.as_bytes().to_vec(),
+            created_ms: 0,
+        };
+        Ok(Asked::Past(spec, past))
+    }
 }
 
 impl Kind {
@@ -181,8 +216,8 @@ impl<'a> Format<'a> {
     }
 }
 
-/// A one-shot and its due.
-fn once(format: Option<&Format<'_>>, now_ms: u64) -> Result<(Schedule, u64), Refusal> {
+/// The due of a one-shot.
+fn instant(format: Option<&Format<'_>>) -> Result<u64, Refusal> {
     let digits = match format {
         Some(Format::Text(text)) => text.as_ref(),
         Some(Format::Integer(text)) => text,
@@ -196,12 +231,16 @@ fn once(format: Option<&Format<'_>>, now_ms: u64) -> Result<(Schedule, u64), Ref
             format!("`format` must be Unix seconds, exactly {INSTANT_DIGITS} digits, for type 2"),
         ));
     };
+    Ok(seconds * 1_000)
+}
+
+/// The second that has begun is not past.
+fn not_past(at_ms: u64, now_ms: u64) -> Result<(), Refusal> {
     let now = now_ms / 1_000;
-    if seconds < now {
+    if at_ms / 1_000 < now {
         return Err(Refusal::new(PAST, format!("`format` is before now, which is {now}")));
     }
-    let at_ms = seconds * 1_000;
-    Ok((Schedule::Once { at_ms }, at_ms))
+    Ok(())
 }
 
 /// A periodic schedule and its first due after `now_ms`.

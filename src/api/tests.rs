@@ -29,6 +29,7 @@ mod cluster;
 mod codes;
 mod corpus;
 mod doc;
+mod repeat;
 mod routes;
 
 /// 2026-03-01T00:00:00.500Z: half a second past a whole one, to tell the two apart.

@@ -2,12 +2,13 @@
 //!
 //! Owns what every operation means. It reads state through [`View`] and answers with [`Changes`]; the store writes them in
 //! one batch, and the firing learns from them what is due. It sees no clock, no random number and no zone table, so that
-//! replicas agree byte by byte; the rolling digest in [`GroupState`] proves that they do.
+//! replicas agree byte by byte; the digest in [`GroupState`] proves that they do.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
 use serde::{Deserialize, Serialize};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::core::command::{AttemptResult, Op, Reply, Settle};
 use crate::core::record;
@@ -34,8 +35,8 @@ pub struct GroupState {
     pub leader: Option<NodeId>,
     /// Tasks whose life is pending.
     pub pending: u64,
-    /// Rolling digest of every change applied so far: equal on all replicas at the same log position.
-    pub digest: u32,
+    /// Digest of all task states of the group: equal on all replicas at the same log position, however they batched the log.
+    pub digest: u64,
 }
 
 /// Why a task has an entry in the due index. The ordinals are stored.
@@ -173,9 +174,8 @@ impl<'v, V: View> Batch<'v, V> {
         for (key, touched) in self.touched {
             let pending = |state: &Option<TaskState>| u64::from(is_pending(state.as_ref()));
             self.group.pending = self.group.pending + pending(&touched.after) - pending(&touched.before);
-            collect(key, touched, &mut changes);
+            self.group.digest = collect(key, touched, &mut changes, self.group.digest);
         }
-        self.group.digest = digest(self.group.digest, &changes);
         (self.group, changes)
     }
 
@@ -399,8 +399,8 @@ fn cancel_all(state: &mut TaskState, at_ms: u64, tally: &mut Tally) {
     }
 }
 
-/// Turns one touched task into what is to be written.
-fn collect(key: TaskKey, touched: Touched, changes: &mut Changes) {
+/// Turns one touched task into what is to be written. Takes and returns the digest of all states.
+fn collect(key: TaskKey, touched: Touched, changes: &mut Changes, digest: u64) -> u64 {
     match touched.spec {
         SpecChange::Keep => {}
         SpecChange::Put(bytes) => changes.specs.push((key, Some(bytes))),
@@ -410,7 +410,7 @@ fn collect(key: TaskKey, touched: Touched, changes: &mut Changes) {
         changes.cancelled.push(key);
     }
     if touched.before == touched.after {
-        return;
+        return digest;
     }
     let before = touched.before.as_ref().map(wakes).unwrap_or_default();
     let after = touched.after.as_ref().map(wakes).unwrap_or_default();
@@ -422,24 +422,21 @@ fn collect(key: TaskKey, touched: Touched, changes: &mut Changes) {
     let new = after.iter().filter(|(at, wake)| before.get(at) != Some(wake));
     let put = new.map(|(at, wake)| (*at, key, Some(DueEntry { wake: *wake, target })));
     changes.dues.extend(dropped.chain(put));
-    changes
-        .states
-        .push((key, touched.after.as_ref().map(record::encode_state)));
+    let row = |state: &Option<TaskState>| state.as_ref().map(record::encode_state);
+    let (old, new) = (row(&touched.before), row(&touched.after));
+    let hash = |row: &Option<Vec<u8>>| row.as_ref().map_or(0, |row| digest_of_row(key, row));
+    let digest = digest.wrapping_sub(hash(&old)).wrapping_add(hash(&new));
+    changes.states.push((key, new));
+    digest
 }
 
-/// Continues the rolling digest over everything that is written.
-fn digest(before: u32, changes: &Changes) -> u32 {
-    let mut hasher = crc32fast::Hasher::new_with_initial(before);
-    for (key, value) in changes.specs.iter().chain(&changes.states) {
-        hasher.update(&key.0);
-        hasher.update(value.as_deref().unwrap_or_default());
-    }
-    for (at, key, entry) in &changes.dues {
-        hasher.update(&at.to_be_bytes());
-        hasher.update(&key.0);
-        hasher.update(&[entry.map_or(0, |entry| entry.wake as u8)]);
-    }
-    hasher.finalize()
+/// One state's part of [`GroupState::digest`], which is the wrapping sum over all rows: a function of the rows alone, so
+/// that neither the order of changes nor their batching counts, and a scan gives the same.
+pub fn digest_of_row(key: TaskKey, row: &[u8]) -> u64 {
+    let mut hasher = Xxh3::new();
+    hasher.update(&key.0);
+    hasher.update(row);
+    hasher.digest()
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ use crate::entropy::Entropy;
 use crate::failure::Failure;
 use crate::fire::deliver::{Attempt, Deliver};
 use crate::fire::queues::{QueueLimits, Queues};
+use crate::fire::window::Next;
 use crate::fire::windows::Windows;
 use crate::id::{FireId, GroupId, TaskKey};
 use crate::metrics::{AnswerClass, Metrics};
@@ -129,57 +130,54 @@ impl Dispatcher {
         let settles = self.attempts(&group, fire).await;
         self.0.queues.lock().finish(target);
         self.start_allowed();
-        let (is_settled, again_ms) = match settles {
-            Ok(made) => (self.report(&group, made.settles).await, made.again_ms),
-            Err(SecondLook) => (false, None),
+        let then = match settles {
+            Ok(made) if self.report(&group, &made.settles).await => made.then,
+            Ok(_) | Err(SecondLook) => Then::SecondLook,
         };
         let now_ms = self.0.parts.clock.wall_ms();
-        let again_ms = if is_settled {
-            again_ms
-        } else {
-            Some(now_ms + SECOND_LOOK_MS)
-        };
         let wake = Wake::Retry;
-        let again = again_ms.map(|at_ms| (at_ms, DueEntry { wake, target }));
+        let next = match then {
+            Then::Nothing => Next::Nothing,
+            Then::PutBack(entries) => Next::PutBack(entries),
+            Then::SecondLook => Next::Rest(now_ms + SECOND_LOOK_MS, DueEntry { wake, target }),
+        };
         let window = self.0.parts.windows.of(fire.group);
-        let must_wake = window.with(|window| {
-            window.released(fire.key, again);
-            window.next_due_ms().unwrap_or_else(|| window.end_ms()) <= now_ms
-        });
-        if must_wake == Some(true) {
-            window.wake();
-        }
+        window.released(fire.key, fire.generation, next, now_ms);
         self.0.active.send_modify(|active| *active -= 1);
     }
 
     /// Makes the attempts that are due, one after the other: attempts of one task never overlap.
     async fn attempts(&self, group: &Group, fire: Queued) -> Result<Made, SecondLook> {
         let parts = &self.0.parts;
+        let may_start = || {
+            let window = parts.windows.of(fire.group);
+            window.with(|window| window.may_start(fire.key, fire.generation)) == Some(true)
+        };
+        // Queued under a leadership that is over: not worth a read of the task.
+        if !may_start() {
+            return Ok(Made::default());
+        }
         let Some((spec, state, due)) = self.read(group, fire)? else {
             return Ok(Made::default());
         };
         let mut made = Made::default();
         if due.is_empty() {
             // It was due when it was taken: the clock has been set back since, or somebody else has settled it.
-            made.again_ms = machine::wakes(&state).into_keys().next();
+            made.then = put_back(&state);
         }
         let (url, body): (Arc<str>, _) = (spec.url.into(), Bytes::from(spec.body));
         for attempt in due {
             let now_ms = parts.clock.wall_ms();
-            let may_start = parts
-                .windows
-                .of(fire.group)
-                .with(|window| window.may_start(fire.key, fire.generation));
-            if may_start != Some(true) {
+            if !may_start() {
                 break;
             }
             if now_ms < attempt.due_ms {
-                made.again_ms = Some(attempt.due_ms);
+                made.then = put_back(&state);
                 break;
             }
             // Last of all: without the lease another node may be firing this task already.
             if !group.may_fire() {
-                made.again_ms = Some(now_ms + SECOND_LOOK_MS);
+                made.then = Then::SecondLook;
                 break;
             }
             parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
@@ -261,11 +259,11 @@ impl Dispatcher {
 
     /// Puts the outcomes into the log. `false` if one of them may not have got there: the task is then looked at again,
     /// and the same fire is repeated with the same id if it is still open.
-    async fn report(&self, group: &Group, settles: Vec<Settle>) -> bool {
+    async fn report(&self, group: &Group, settles: &[Settle]) -> bool {
         let mut is_settled = true;
         for settle in settles {
             let task = settle.key;
-            match group.proposer().propose_waiting(&Op::Settle(settle)).await {
+            match group.proposer().propose_waiting(&Op::Settle(settle.clone())).await {
                 Ok(_) => {}
                 Err(error @ (ProposeError::NotLeader | ProposeError::Unknown | ProposeError::Overloaded)) => {
                     tracing::debug!(?task, %error, "an outcome was not recorded");
@@ -284,8 +282,29 @@ struct SecondLook;
 #[derive(Default)]
 struct Made {
     settles: Vec<Settle>,
-    /// When the task is to be looked at again: more of it is due, or will be, than was attempted.
-    again_ms: Option<u64>,
+    then: Then,
+}
+
+/// What else there is to do for a task whose attempts are recorded.
+#[derive(Default)]
+enum Then {
+    #[default]
+    Nothing,
+    /// It is not due yet: these are its entries in the index.
+    PutBack(Vec<(u64, DueEntry)>),
+    /// More of it is due than was attempted.
+    SecondLook,
+}
+
+/// All entries of the task, whichever of them it was taken for.
+fn put_back(state: &TaskState) -> Then {
+    let target = state.target;
+    let entries = machine::wakes(state).into_iter();
+    Then::PutBack(
+        entries
+            .map(|(at_ms, wake)| (at_ms, DueEntry { wake, target }))
+            .collect(),
+    )
 }
 
 fn class(answer: &Answer) -> AnswerClass {

@@ -10,7 +10,7 @@ use crate::core::command::Op;
 use crate::core::machine::Wake;
 use crate::failure::Failure;
 use crate::fire::dispatch::{Dispatcher, Queued};
-use crate::fire::window::Window;
+use crate::fire::window::{Next, Window};
 use crate::fire::windows::Windows;
 use crate::raft::{Group, Leadership};
 use crate::store::StoreError;
@@ -145,10 +145,13 @@ impl GroupFiring {
             self.group.proposer().propose_waiting(&op).await
         });
         let dropped = futures_util::future::join_all(drops).await;
-        for ((at_ms, key, entry), result) in expired.into_iter().zip(dropped) {
-            // Not recorded: the entry is still in the index, so it is put back for another look.
-            let again = result.is_err().then_some((at_ms + LOW_WATER_EVERY_MS, entry));
-            shared.with(|window| window.released(key, again));
+        for ((_, key, entry), result) in expired.into_iter().zip(dropped) {
+            // Not recorded: the entry is still in the index.
+            let next = match result {
+                Ok(_) => Next::Nothing,
+                Err(_) => Next::Rest(now_ms + LOW_WATER_EVERY_MS, entry),
+            };
+            shared.with(|window| window.released(key, lead.generation, next));
         }
         true
     }
@@ -158,7 +161,7 @@ impl GroupFiring {
         let shared = self.windows.of(self.group.id());
         let plan = shared.with(|window| (window.next_due_ms(), window.end_ms()));
         let Some((next_due_ms, end_ms)) = plan else { return };
-        // A window that ends in the past is full of busy tasks: the first one that is released wakes this loop.
+        // A window that ends in the past is full of busy tasks: their release wakes this loop once there is room.
         let end_ms = if end_ms > now_ms { end_ms } else { u64::MAX };
         let wake_ms = next_due_ms.unwrap_or(u64::MAX).min(end_ms);
         let sleep = Duration::from_millis(wake_ms.saturating_sub(now_ms)).min(SLEEP_MAX);

@@ -8,33 +8,82 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::core::machine::{Changes, GroupState};
-use crate::fire::window::Window;
-use crate::id::{GroupCount, GroupId};
+use crate::fire::window::{Dispatched, Next, Window};
+use crate::id::{GroupCount, GroupId, TaskKey};
 use crate::metrics::Metrics;
 use crate::raft::AppliedHook;
 
 /// One group's window, open while this node leads the group.
 #[derive(Debug, Default)]
 pub struct GroupWindow {
-    window: Mutex<Option<Window>>,
+    slot: Mutex<Slot>,
     /// Something changed that the group's loop must look at before its next planned look.
     changed: Notify,
 }
 
+/// The dispatcher's queues and attempts outlive a leadership: what it still has is known also while no window is open.
+#[derive(Debug)]
+enum Slot {
+    Open(Window),
+    Closed(Dispatched),
+}
+
+impl Default for Slot {
+    fn default() -> Self {
+        Self::Closed(Dispatched::default())
+    }
+}
+
+impl Slot {
+    /// Closes the window, if it is open; what the dispatcher still has.
+    fn take(&mut self) -> Dispatched {
+        match std::mem::take(self) {
+            Self::Open(window) => window.close(),
+            Self::Closed(dispatched) => dispatched,
+        }
+    }
+}
+
 impl GroupWindow {
     /// Opens a window for a new leadership.
-    pub fn open(&self, window: Window) {
-        *self.window.lock() = Some(window);
+    pub fn open(&self, mut window: Window) {
+        let mut slot = self.slot.lock();
+        window.inherit(slot.take());
+        *slot = Slot::Open(window);
     }
 
     /// Closes it: no further attempt of this group may start on this node.
     pub fn close(&self) {
-        *self.window.lock() = None;
+        let mut slot = self.slot.lock();
+        *slot = Slot::Closed(slot.take());
     }
 
     /// Looks at the window under its lock; `None` while this node does not lead the group.
     pub fn with<T>(&self, look: impl FnOnce(&mut Window) -> T) -> Option<T> {
-        self.window.lock().as_mut().map(look)
+        match &mut *self.slot.lock() {
+            Slot::Open(window) => Some(look(window)),
+            Slot::Closed(_) => None,
+        }
+    }
+
+    /// The dispatcher is done with a task that was taken under `generation`, maybe a former one. Wakes the group's loop if
+    /// that gave it something to do.
+    pub fn released(&self, key: TaskKey, generation: u64, next: Next, now_ms: u64) {
+        let must_wake = match &mut *self.slot.lock() {
+            Slot::Open(window) => {
+                window.released(key, generation, next);
+                window.has_work(now_ms)
+            }
+            Slot::Closed(dispatched) => {
+                if dispatched.get(&key) == Some(&generation) {
+                    dispatched.remove(&key);
+                }
+                false
+            }
+        };
+        if must_wake {
+            self.wake();
+        }
     }
 
     /// Wakes the group's loop.
@@ -74,12 +123,21 @@ impl Windows {
         self.groups.iter().for_each(GroupWindow::close);
     }
 
-    /// Entries whose time has come and that no attempt has been queued for, over all groups.
+    /// Entries in memory whose time has come and that no attempt has been queued for, over all groups.
     pub fn overdue(&self, now_ms: u64) -> usize {
         self.groups
             .iter()
             .filter_map(|group| group.with(|window| window.overdue(now_ms)))
             .sum()
+    }
+
+    /// How far behind the oldest due that is not finished lies, over all groups that are led here, in milliseconds.
+    pub fn behind_ms(&self, now_ms: u64) -> u64 {
+        let oldest = self
+            .groups
+            .iter()
+            .filter_map(|group| group.with(|window| window.finished_before_ms()).flatten());
+        now_ms.saturating_sub(oldest.min().unwrap_or(now_ms))
     }
 }
 
@@ -106,5 +164,58 @@ impl AppliedHook for Windows {
         if must_wake == Some(true) {
             shared.wake();
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::core::machine::{DueEntry, Wake};
+
+    const KEY: TaskKey = TaskKey([1; 16]);
+    const ENTRY: DueEntry = DueEntry {
+        wake: Wake::Fire,
+        target: 1,
+    };
+
+    fn opened(shared: &GroupWindow, generation: u64) {
+        shared.open(Window::new(generation, 0, 100));
+        shared.with(|window| {
+            let begun = window.begin_refill(10).expect("room");
+            window.end_refill(begun, vec![(1, KEY, ENTRY)].into_iter());
+        });
+    }
+
+    fn taken(shared: &GroupWindow) -> usize {
+        shared.with(|window| window.take_due(5, 10).len()).unwrap_or_default()
+    }
+
+    fn may_start(shared: &GroupWindow, generation: u64) -> bool {
+        shared.with(|window| window.may_start(KEY, generation)) == Some(true)
+    }
+
+    #[tokio::test]
+    async fn a_task_that_waits_for_a_former_leaderships_attempt_wakes_the_loop_when_that_ends() {
+        let shared = GroupWindow::default();
+        opened(&shared, 1);
+        assert_eq!(taken(&shared), 1);
+        shared.close();
+        opened(&shared, 2);
+        assert_eq!(taken(&shared), 0, "its attempt is still in flight");
+        shared.released(KEY, 1, Next::Nothing, 5);
+        shared.woken().await;
+        assert_eq!(taken(&shared), 1);
+        assert!(may_start(&shared, 2) && !may_start(&shared, 1));
+    }
+
+    #[test]
+    fn what_ends_while_no_window_is_open_holds_nothing_back() {
+        let shared = GroupWindow::default();
+        opened(&shared, 1);
+        assert_eq!(taken(&shared), 1);
+        shared.close();
+        shared.released(KEY, 1, Next::Nothing, 5);
+        opened(&shared, 2);
+        assert_eq!(taken(&shared), 1);
     }
 }

@@ -14,8 +14,10 @@ HELP xcron_attempts Callback requests started, retries included.
 TYPE xcron_attempts counter
 HELP xcron_attempt_answers Callback requests ended, by what came back.
 TYPE xcron_attempt_answers counter
-HELP xcron_fires_overdue Fires whose time has come and that wait to start.
+HELP xcron_fires_overdue Fires in memory whose time has come and that wait to start.
 TYPE xcron_fires_overdue gauge
+HELP xcron_fires_behind_ms Age of the oldest due without an outcome in the groups led here, in milliseconds.
+TYPE xcron_fires_behind_ms gauge
 HELP xcron_fires_in_flight Callback requests in progress.
 TYPE xcron_fires_in_flight gauge
 HELP xcron_fires_queued Fires held back by the limits per target or in all.
@@ -192,6 +194,7 @@ fn gauges_and_the_log_say_what_they_were_told() {
     metrics.set_ready(true);
     metrics.set_tasks_pending(u64::MAX);
     metrics.set_fires_overdue(2);
+    metrics.set_fires_behind_ms(1_234);
     metrics.set_fires_in_flight(3);
     metrics.set_fires_queued(4);
     metrics.observe_log_sync(3, 5_000, Duration::from_millis(4));
@@ -201,6 +204,7 @@ fn gauges_and_the_log_say_what_they_were_told() {
         ("xcron_ready", "1"),
         ("xcron_tasks_pending", "9223372036854775807"),
         ("xcron_fires_overdue", "2"),
+        ("xcron_fires_behind_ms", "1234"),
         ("xcron_fires_in_flight", "3"),
         ("xcron_fires_queued", "4"),
         ("xcron_log_batch_jobs_sum", "3.0"),

@@ -18,6 +18,7 @@ use crate::net::{self, Dial, TcpDial};
 use crate::node::NodeError;
 use crate::node::enter::{self, Entered, Entrance};
 use crate::node::observers::GossipMetrics;
+use crate::raft;
 use crate::secret::ClusterSecret;
 use crate::store::fjall_kv::FjallKv;
 use crate::store::{Kv, Spools};
@@ -56,6 +57,8 @@ pub struct LogWorld {
     pub files: Arc<dyn wal::Files>,
     /// Size of new segments, in bytes; see [`wal::Options`].
     pub segment_bytes: u64,
+    /// Entries of a group between two snapshots; see [`raft::SNAPSHOT_ENTRIES`].
+    pub snapshot_entries: u64,
     /// Runs its writer.
     pub runner: Arc<dyn wal::Run>,
 }
@@ -116,6 +119,7 @@ impl World<TcpListener> {
         let log = LogWorld {
             files: Arc::new(data.open_log()?),
             segment_bytes: wal::Options::default().segment_bytes,
+            snapshot_entries: raft::SNAPSHOT_ENTRIES,
             runner: Arc::new(wal::OwnThread),
         };
         let kv = Arc::new(FjallKv::open(&data.state(), config.store.cache_bytes)?);

@@ -31,7 +31,7 @@ const HEARTBEAT_MS: u64 = 300;
 /// Election timeout, in milliseconds: least and most. The most is also how long a leader's lease binds its voters.
 const ELECTION_MS: (u64, u64) = (450, 650);
 /// A snapshot, and with it a purge of the log, is due after this many entries of a group.
-const SNAPSHOT_ENTRIES: u64 = 4_000;
+pub const SNAPSHOT_ENTRIES: u64 = 4_000;
 /// Entries kept behind a snapshot for replicas that lag a little.
 const ENTRIES_KEPT: u64 = 200;
 /// Proposals of a group that openraft takes at once. Its proposer has four rounds in flight: the default, sized for single
@@ -95,6 +95,8 @@ pub struct Parts {
     pub spools: Arc<dyn Spools>,
     /// Number of groups.
     pub count: GroupCount,
+    /// Entries of a group between two snapshots; [`SNAPSHOT_ENTRIES`] unless a simulation wants more of them.
+    pub snapshot_entries: u64,
     /// Learns what is applied.
     pub hook: Arc<dyn AppliedHook>,
     /// The way to the other nodes.
@@ -128,7 +130,7 @@ impl Groups {
         let (hosted, receiver) = mpsc::channel(usize::from(count.get()));
         let groups = Self(Arc::new(Inner {
             slots: count.iter().map(|_| RwLock::new(None)).collect(),
-            config: Arc::new(config()),
+            config: Arc::new(config(parts.snapshot_entries)),
             starting: Mutex::default(),
             hosted,
             inbox: Inbox::new(parts.spools.clone(), count),
@@ -282,15 +284,15 @@ pub(super) fn refused<E: ToString>(group: GroupId) -> impl FnOnce(E) -> StartErr
     }
 }
 
-fn config() -> Config {
+fn config(snapshot_entries: u64) -> Config {
     let config = Config {
         cluster_name: "xcron".into(),
         heartbeat_interval: HEARTBEAT_MS,
         election_timeout_min: ELECTION_MS.0,
         election_timeout_max: ELECTION_MS.1,
-        snapshot_policy: SnapshotPolicy::LogsSinceLast(SNAPSHOT_ENTRIES),
-        max_in_snapshot_log_to_keep: ENTRIES_KEPT,
-        replication_lag_threshold: 2 * SNAPSHOT_ENTRIES,
+        snapshot_policy: SnapshotPolicy::LogsSinceLast(snapshot_entries),
+        max_in_snapshot_log_to_keep: ENTRIES_KEPT.min(snapshot_entries),
+        replication_lag_threshold: 2 * snapshot_entries,
         enable_pre_vote: Some(true),
         enable_leader_restore: Some(false),
         api_batch_capacity: PROPOSALS_AT_ONCE_MAX,

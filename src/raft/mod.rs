@@ -26,7 +26,7 @@ pub mod testing;
 mod tests;
 
 pub use group::{ChangeError, Group, Leadership, MemberState, Members, ReadError};
-pub use groups::{Groups, StartError};
+pub use groups::{Groups, SNAPSHOT_ENTRIES, StartError};
 pub use hand_over::Urgency;
 pub use machine::AppliedHook;
 pub use proposer::{ProposeError, Proposer};

@@ -19,7 +19,7 @@ use crate::net::{CallError, Handle, Service};
 use crate::peer::{BoxFuture, Call};
 use crate::raft::groups::Parts;
 use crate::raft::wire::{self, Request};
-use crate::raft::{AppliedHook, Group, Groups};
+use crate::raft::{AppliedHook, Group, Groups, SNAPSHOT_ENTRIES};
 use crate::store::fjall_kv::FjallKv;
 use crate::store::{DirSpools, Kv, Spools};
 use crate::wal::{self, Wal};
@@ -155,6 +155,7 @@ impl Disk {
             kv: self.kv.clone(),
             spools: self.spools.clone(),
             count: GroupCount::new(1).expect("a divisor"),
+            snapshot_entries: SNAPSHOT_ENTRIES,
             hook: Arc::new(Nothing),
             call: Arc::new(Endpoint(net.clone(), node)),
             failure: self.failure.clone(),

@@ -159,3 +159,20 @@ fn tables_at_different_positions_are_refused() {
     let reopened = GroupStore::open(store.kv().clone(), store.groups(), GroupId(0));
     assert!(matches!(reopened, Err(StoreError::Torn { .. })), "{reopened:?}");
 }
+
+#[test]
+fn a_stored_meta_of_the_first_release_is_readable() {
+    // Written when the digest had 32 bits: a varint has no width.
+    let bytes = [1, 1, 0xaa, 5, 1, 7, 3, 0xff, 0xff, 0xff, 0xff, 0x0f];
+    let meta = GroupMeta {
+        applied: vec![0xaa],
+        state: GroupState {
+            generation: 5,
+            leader: Some(7),
+            pending: 3,
+            digest: u64::from(u32::MAX),
+        },
+    };
+    assert_eq!(record::decode("group meta", META_V1, &bytes), Ok(meta.clone()));
+    assert_eq!(record::versioned(META_V1, &meta), bytes);
+}
