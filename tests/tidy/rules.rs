@@ -274,12 +274,12 @@ pub fn check_text(path: &str, text: &str) -> Vec<String> {
     found
 }
 
-/// Files that are compiled for tests alone; `suite.rs` runs a library's own tests on our implementation.
+/// Files that are compiled for tests alone: what tests share is `testing.rs`; `suite.rs` runs a library's own tests on our implementation.
 fn is_test_file(path: &str) -> bool {
     let name = path.rsplit('/').next().unwrap_or(path);
     path.starts_with("tests/")
         || path.contains("/tests/")
-        || ["tests.rs", "suite.rs"].contains(&name)
+        || ["tests.rs", "testing.rs", "suite.rs"].contains(&name)
         || name.ends_with("_tests.rs")
 }
 

@@ -1,0 +1,166 @@
+//! A client of the API: speaks HTTP to a node over the network, and writes down what it asked and what it was told.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::{BodyExt, Full};
+use hyper::client::conn::http1::{SendRequest, handshake};
+use hyper::{Method, Request};
+use hyper_util::rt::TokioIo;
+use serde_json::{Value, json};
+use tokio::time::timeout;
+
+use super::Stage;
+use crate::history::{Call, Op, Shown, Task, Told, When};
+use crate::host::API_PORT;
+use crate::net::{self, Net};
+
+/// How long a client waits for an answer.
+const PATIENCE: Duration = Duration::from_secs(6);
+/// Hosts of clients come after those of nodes.
+const FIRST_HOST: usize = 100;
+
+/// A client, one call at a time.
+pub struct Client {
+    stage: Stage,
+    net: Net,
+    number: usize,
+    node: usize,
+    connection: Option<SendRequest<Full<Bytes>>>,
+}
+
+impl Stage {
+    /// A client of node `node`; each number once.
+    pub fn client(&self, number: usize, node: usize) -> Client {
+        Client {
+            stage: self.clone(),
+            net: self.net.join(FIRST_HOST + number),
+            number,
+            node,
+            connection: None,
+        }
+    }
+}
+
+impl Client {
+    /// From now on it asks another node.
+    pub fn turn_to(&mut self, node: usize) {
+        if node != self.node {
+            self.connection = None;
+        }
+        self.node = node;
+    }
+
+    /// Makes a call.
+    pub async fn call(&mut self, call: Call) -> Told {
+        let from_us = self.stage.now_us();
+        let answer = timeout(PATIENCE, self.ask(&call)).await.unwrap_or_else(|_| {
+            self.connection = None;
+            None
+        });
+        let told = answer.map_or(Told::Unknown, |answer| read(&call, &answer));
+        tracing::debug!(client = self.number, node = self.node, ?call, ?told, "call");
+        self.stage.recorder.lock().ops.push(Op {
+            client: self.number,
+            node: self.node,
+            call,
+            from_us,
+            to_us: self.stage.now_us(),
+            told: told.clone(),
+        });
+        told
+    }
+
+    /// `POST /xcron/createTask`.
+    pub async fn create(&mut self, task: Task) -> Told {
+        self.call(Call::Create(task)).await
+    }
+
+    /// `POST /xcron/deleteTask`.
+    pub async fn delete(&mut self, id: &str) -> Told {
+        self.call(Call::Delete(id.to_owned())).await
+    }
+
+    /// `GET /xcron/queryTask`.
+    pub async fn query(&mut self, id: &str) -> Told {
+        self.call(Call::Query(id.to_owned())).await
+    }
+
+    async fn ask(&mut self, call: &Call) -> Option<Value> {
+        let (method, path, body) = request(call);
+        self.send(method, &path, body).await
+    }
+
+    /// Sends any request; the answer's JSON, if one came.
+    pub async fn send(&mut self, method: Method, path: &str, body: String) -> Option<Value> {
+        let address = net::address(self.node, API_PORT);
+        let mut sender = match self.connection.take() {
+            Some(sender) if !sender.is_closed() => sender,
+            _ => self.connect(address).await?,
+        };
+        let request = Request::builder()
+            .method(method)
+            .uri(path)
+            .header("host", address.to_string());
+        let request = request.body(Full::from(body)).expect("a request of known parts");
+        let response = sender.send_request(request).await.ok()?;
+        let bytes = response.into_body().collect().await.ok()?.to_bytes();
+        self.connection = Some(sender);
+        serde_json::from_slice(&bytes).ok()
+    }
+
+    async fn connect(&self, address: SocketAddr) -> Option<SendRequest<Full<Bytes>>> {
+        let stream = self.net.connect(address).await.ok()?;
+        let (sender, connection) = handshake(TokioIo::new(stream)).await.ok()?;
+        // An error of the connection is an error of its request as well.
+        tokio::spawn(async move { drop(connection.await) });
+        Some(sender)
+    }
+}
+
+fn request(call: &Call) -> (Method, String, String) {
+    match call {
+        Call::Create(task) => {
+            let (kind, format, zone) = match &task.when {
+                When::Once(second) => (2, second.to_string(), "UTC"),
+                When::Cron { line, zone } => (1, line.clone(), zone.as_str()),
+            };
+            // The body by hand: its bytes must stay as they are.
+            let body = format!(
+                r#"{{"type":{kind},"format":{},"timezone":{},"task_id":{},"callback":{{"url":{},"body":{}}}}}"#,
+                json!(format),
+                json!(zone),
+                json!(task.id),
+                json!(task.url),
+                task.body
+            );
+            (Method::POST, "/xcron/createTask".into(), body)
+        }
+        Call::Delete(id) => (
+            Method::POST,
+            "/xcron/deleteTask".into(),
+            json!({ "task_id": id }).to_string(),
+        ),
+        Call::Query(id) => (Method::GET, format!("/xcron/queryTask?task_id={id}"), String::new()),
+    }
+}
+
+fn read(call: &Call, answer: &Value) -> Told {
+    /// Could not be stored: not done, or unknown. The message tells which, the code does not.
+    const UNAVAILABLE: u64 = 1004;
+    match (answer["code"].as_u64(), call) {
+        (Some(0), Call::Query(_)) => {
+            let data = &answer["data"];
+            Told::Shown(Shown {
+                format: data["format"].as_str().unwrap_or_default().to_owned(),
+                url: data["callback"]["url"].as_str().unwrap_or_default().to_owned(),
+                body: data["callback"]["body"].to_string(),
+                run_count: data["run_count"].as_u64().unwrap_or(u64::MAX),
+            })
+        }
+        (Some(0), _) => Told::Done,
+        (Some(UNAVAILABLE) | None, _) => Told::Unknown,
+        (Some(code), _) => Told::Refused(code),
+    }
+}
