@@ -2,6 +2,7 @@
 //! the cluster lose, hurry or, but for what was on its way, repeat a fire.
 
 mod load;
+mod moves;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -169,6 +169,18 @@ impl Cluster {
         self.members[index].node.take().expect("it runs").kill();
     }
 
+    /// Tells a node to stop, and waits until it has, which must be with code 0.
+    pub async fn stop(&mut self, index: usize) {
+        let node = self.members[index].node.take().expect("it runs");
+        let ended = node.terminate().await;
+        assert_eq!(ended.status.code(), Some(0), "{ended}");
+    }
+
+    /// What a node that runs has written to its log.
+    pub fn log_of(&self, index: usize) -> String {
+        self.node(index).stderr()
+    }
+
     /// `kill -9` for all at once.
     pub fn kill_all(&mut self) {
         let nodes: Vec<Node> = self
