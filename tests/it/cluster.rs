@@ -3,6 +3,7 @@
 
 mod load;
 mod moves;
+mod strangers;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -171,7 +171,14 @@ fn build(root: &Path, mutations: &[Mutation]) -> anyhow::Result<PathBuf> {
     replace(&tree.join("sim/Cargo.lock"), name, lib)?;
     println!("building the product with {} bugs ...", mutations.len());
     let built = Command::new("cargo")
-        .args(["build", "--quiet", "--locked", "--bin", "xcron-mutants", "--manifest-path"])
+        .args([
+            "build",
+            "--quiet",
+            "--locked",
+            "--bin",
+            "xcron-mutants",
+            "--manifest-path",
+        ])
         .arg(tree.join("sim/Cargo.toml"))
         .env("CARGO_TARGET_DIR", &target)
         .output()?;

@@ -144,6 +144,19 @@ impl Cluster {
         launch
     }
 
+    /// Where the node's peer port is.
+    pub fn peer(&self, index: usize) -> SocketAddr {
+        self.members[index].peer
+    }
+
+    /// Erases the data directory of a node that does not run.
+    pub fn wipe(&mut self, index: usize) {
+        let member = &self.members[index];
+        assert!(member.node.is_none(), "node {index} writes to its directory");
+        let directory = self.place.path(&format!("node-{index}"));
+        std::fs::remove_dir_all(directory).expect("it is a directory of this test");
+    }
+
     /// Waits until a node that was started serves, and says that it is ready.
     pub async fn ready(&mut self, index: usize) {
         let node = self.members[index].node.as_mut().expect("it was started");
