@@ -25,6 +25,7 @@ use crate::peer::{BoxFuture, Call};
 use crate::placement;
 use crate::raft::Groups;
 use crate::router::LeaderHints;
+use crate::steady::{Doubt, Steady};
 
 use status::{Answer, ClusterStatus, Report, Request};
 
@@ -34,6 +35,8 @@ const REPORT_DEADLINE: Duration = Duration::from_secs(1);
 const CLOCK_LOOK: Duration = Duration::from_secs(1);
 /// How long a peer may take to tell its time.
 const PING_DEADLINE: Duration = Duration::from_millis(500);
+/// How long a node that has nobody to compare its clock with fires nothing after a jump.
+const ALONE: Duration = Duration::from_secs(2);
 /// How often led groups are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often a node that was asked to leave asks whether it may.
@@ -71,6 +74,8 @@ pub struct Parts {
     pub metrics: Arc<Metrics>,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
+    /// Told how far it is off.
+    pub steady: Steady,
     /// Copies wanted of every group.
     pub replicas: u8,
     /// How long a node is dead before its copies are made elsewhere, in milliseconds.
@@ -207,28 +212,64 @@ impl Cluster {
 
     /// Compares this node's wall clock with its peers' and tells the others. Runs until it is dropped.
     pub async fn watch_clock(self) {
-        let Some(peers) = &self.0.peers else { return };
         loop {
-            let view = self.0.view.borrow().clone();
-            let alive: Vec<NodeId> = view.live().map(|member| member.facts.node).collect();
-            self.0.metrics.set_nodes_alive(alive.len());
-            let others = alive.into_iter().filter(|node| *node != self.0.node);
-            // A peer that does not answer has no say about the time.
-            join_all(others.map(|node| peers.ping(node, PING_DEADLINE))).await;
-            let peers: Vec<i64> = peers.offsets().values().map(certain_ms).collect();
-            let offset_ms = own_offset_ms(peers);
-            self.0.metrics.set_clock_offset_ms(offset_ms);
-            if view.own().facts.clock_offset_ms != offset_ms {
-                self.tell(|facts| facts.clock_offset_ms = offset_ms);
+            self.compare_clocks().await;
+            tokio::select! {
+                biased;
+                () = self.0.steady.jumped() => {}
+                () = tokio::time::sleep(CLOCK_LOOK) => {}
             }
-            if offset_ms.unsigned_abs() > CLOCK_OFFSET_MS_MAX {
-                tracing::error!(
-                    offset_ms,
-                    "this node's clock is too far from its peers': its leaderships go to others until it is set right"
-                );
-            }
-            tokio::time::sleep(CLOCK_LOOK).await;
         }
+    }
+
+    async fn compare_clocks(&self) {
+        let doubt = self.0.steady.doubt();
+        let since = doubt.map(|(since, _)| since);
+        let Some(peers) = &self.0.peers else {
+            if self.is_alone_for(ALONE, since) {
+                self.0.steady.compared(since, 0);
+            }
+            return;
+        };
+        let view = self.0.view.borrow().clone();
+        let alive: Vec<NodeId> = view.live().map(|member| member.facts.node).collect();
+        self.0.metrics.set_nodes_alive(alive.len());
+        let others: Vec<NodeId> = alive.into_iter().filter(|node| *node != self.0.node).collect();
+        // A peer that does not answer has no say about the time.
+        join_all(others.iter().map(|node| peers.ping(*node, PING_DEADLINE))).await;
+        let offsets = peers.offsets();
+        // What was measured before a jump says nothing about the clock as it is now.
+        let is_fresh = |offset: &&Offset| since.is_none_or(|since| offset.measured >= since);
+        let heard: Vec<i64> = offsets.values().filter(is_fresh).map(certain_ms).collect();
+        let is_enough = if others.is_empty() {
+            self.is_alone_for(ALONE, since)
+        } else {
+            heard.len() >= others.len().div_ceil(2)
+        };
+        let offset_ms = match doubt {
+            // The one who has jumped has no say.
+            Some((_, Doubt::Jumped)) if is_enough => -middle(heard),
+            Some((_, Doubt::Jumped)) => view.own().facts.clock_offset_ms,
+            _ => own_offset_ms(heard),
+        };
+        if is_enough || doubt.is_none() {
+            self.0.steady.compared(since, offset_ms);
+        }
+        self.0.metrics.set_clock_offset_ms(offset_ms);
+        if view.own().facts.clock_offset_ms != offset_ms {
+            self.tell(|facts| facts.clock_offset_ms = offset_ms);
+        }
+        if offset_ms.unsigned_abs() > CLOCK_OFFSET_MS_MAX {
+            tracing::error!(
+                offset_ms,
+                "this node's clock is too far from its peers': it fires nothing, and its leaderships go to others until it is set right"
+            );
+        }
+    }
+
+    /// A doubt has lasted for `longest`, or there is none.
+    fn is_alone_for(&self, longest: Duration, since: Option<Duration>) -> bool {
+        since.is_none_or(|since| self.0.clock.monotonic().saturating_sub(since) >= longest)
     }
 
     /// Completes when this node was asked to leave and no group counts on it any more. The leaders are asked: a copy that was
@@ -295,10 +336,19 @@ fn certain_ms(offset: &Offset) -> i64 {
 /// This node's clock against the median of all clocks, its own included; `peers` are theirs minus its own.
 fn own_offset_ms(mut peers: Vec<i64>) -> i64 {
     peers.push(0);
-    peers.sort_unstable();
-    // Of an even number the one that is nearer to this node's: two nodes cannot tell who of them is wrong.
-    let (low, high) = (peers[(peers.len() - 1) / 2], peers[peers.len() / 2]);
-    -if low.abs() < high.abs() { low } else { high }
+    -middle(peers)
+}
+
+/// The median. Of an even number the one that is nearer to this node's clock: two nodes cannot tell who of them is wrong.
+fn middle(mut offsets_ms: Vec<i64>) -> i64 {
+    offsets_ms.sort_unstable();
+    let count = offsets_ms.len();
+    let (low, high) = match offsets_ms.get(count.saturating_sub(1) / 2..=count / 2) {
+        Some([low, high]) => (*low, *high),
+        Some([only]) => (*only, *only),
+        _ => (0, 0),
+    };
+    if low.abs() < high.abs() { low } else { high }
 }
 
 impl LeaderHints for Nodes {

@@ -27,5 +27,6 @@ pub mod raft;
 pub mod readiness;
 pub mod router;
 pub mod secret;
+pub mod steady;
 pub mod store;
 pub mod wal;

@@ -34,6 +34,7 @@ use crate::placement::{self, Placement};
 use crate::raft::{self, Groups};
 use crate::readiness::Readiness;
 use crate::router::{self, Replicas, Router};
+use crate::steady::Steady;
 use crate::store::KvError;
 use crate::wal::{self, Wal, WalError};
 
@@ -177,6 +178,7 @@ impl Node {
         let metrics = world.metrics.clone();
         let failure = Failure::default();
         let windows = Windows::new(world.identity.groups, metrics.clone());
+        let steady = Steady::new(world.clock.clone(), world.peers.is_some());
         let (local, peers) = peers(&world, &metrics).unzip();
         let call: Arc<dyn Call> = peers.clone().map_or(Arc::new(NoPeers), |peers| Arc::new(peers));
         let parts = raft::groups::Parts {
@@ -194,11 +196,12 @@ impl Node {
         let is_birth = world.identity.stage == Stage::Founding;
         let (groups, hosted) = Groups::start(parts, is_birth).await?;
         settled(&world)?;
-        let dispatcher = dispatcher(&config, &world, &groups, &windows, &metrics, &failure);
+        let dispatcher = dispatcher(&config, &world, &groups, &windows, &steady, &metrics, &failure);
         let parts = firing::Parts {
             windows: windows.clone(),
             dispatcher: dispatcher.clone(),
             clock: world.clock.clone(),
+            steady: steady.clone(),
             failure: failure.clone(),
             window_ms: config.fire.window_ms,
             window_tasks_max: config.fire.window_tasks_max as usize,
@@ -217,6 +220,7 @@ impl Node {
             peers,
             metrics: metrics.clone(),
             clock: world.clock.clone(),
+            steady,
             replicas: config.replicas,
             replace_after_ms: config.replace_after_secs * 1_000,
         });
@@ -324,6 +328,7 @@ fn cluster_loops<P: net::Listen>(
     cluster: &Cluster,
 ) -> (JoinSet<()>, JoinSet<()>) {
     let (mut loops, mut moving) = (JoinSet::new(), JoinSet::new());
+    loops.spawn(cluster.clone().watch_clock());
     let (Some(peers), Some(local)) = (world.peers.take(), local) else {
         return (loops, moving);
     };
@@ -339,7 +344,6 @@ fn cluster_loops<P: net::Listen>(
         std::future::pending(),
     ));
     loops.spawn(cluster.clone().publish());
-    loops.spawn(cluster.clone().watch_clock());
     let placement = Placement::new(placement::Parts {
         node: world.identity.node,
         groups: groups.clone(),
@@ -382,6 +386,7 @@ fn dispatcher<P>(
     world: &World<P>,
     groups: &Groups,
     windows: &Windows,
+    steady: &Steady,
     metrics: &Arc<Metrics>,
     failure: &Failure,
 ) -> Dispatcher {
@@ -396,6 +401,7 @@ fn dispatcher<P>(
         retry: config.retry.into(),
         retention_ms: config.retention_secs * 1_000,
         clock: world.clock.clone(),
+        steady: steady.clone(),
         entropy: world.entropy.clone(),
         metrics: metrics.clone(),
         failure: failure.clone(),

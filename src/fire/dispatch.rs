@@ -25,6 +25,7 @@ use crate::fire::windows::Windows;
 use crate::id::{FireId, GroupId, TaskKey};
 use crate::metrics::{AnswerClass, Metrics};
 use crate::raft::{Group, Groups, ProposeError};
+use crate::steady::Steady;
 
 /// How long a task is left alone after its outcome could not be reported or its schedule not be read, in milliseconds.
 const SECOND_LOOK_MS: u64 = 500;
@@ -54,8 +55,10 @@ pub struct Parts {
     pub retry: RetryPolicy,
     /// How long a finished task is kept, in milliseconds.
     pub retention_ms: u64,
-    /// Wall time.
+    /// Time.
     pub clock: Arc<dyn Clock>,
+    /// Wall time, while it can be trusted.
+    pub steady: Steady,
     /// Jitter.
     pub entropy: Arc<dyn Entropy>,
     /// Where attempts are counted.
@@ -167,10 +170,13 @@ impl Dispatcher {
         }
         let (url, body): (Arc<str>, _) = (spec.url.into(), Bytes::from(spec.body));
         for attempt in due {
-            let now_ms = parts.clock.wall_ms();
             if !may_start() {
                 break;
             }
+            let Some(now_ms) = parts.steady.wall_ms() else {
+                made.then = Then::SecondLook;
+                break;
+            };
             if now_ms < attempt.due_ms {
                 made.then = put_back(&state);
                 break;
@@ -181,6 +187,7 @@ impl Dispatcher {
                 break;
             }
             parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
+            let began = parts.clock.monotonic();
             let answer = parts.deliver.deliver(Attempt {
                 url: url.clone(),
                 body: body.clone(),
@@ -194,7 +201,10 @@ impl Dispatcher {
             });
             let answer = answer.await;
             parts.metrics.inc_attempt_answer(class(&answer));
-            let settle = self.settle(fire, &state, attempt, &answer);
+            // Not what the wall clock shows: it may have jumped meanwhile.
+            let took = parts.clock.monotonic().saturating_sub(began);
+            let at_ms = now_ms + u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+            let settle = self.settle(fire, &state, attempt, &answer, at_ms);
             let is_stop = settle.result == AttemptResult::Stop;
             made.settles.push(settle);
             // The target wants nothing more of this task, whatever else is due.
@@ -208,6 +218,7 @@ impl Dispatcher {
     /// Reads the task; `None` if it owes nothing, which is so when it was deleted or settled meanwhile.
     fn read(&self, group: &Group, fire: Queued) -> Result<Option<(TaskSpec, TaskState, Vec<DueAttempt>)>, SecondLook> {
         let parts = &self.0.parts;
+        let now_ms = parts.steady.wall_ms().ok_or(SecondLook)?;
         let fault = |error: crate::store::StoreError| {
             parts.failure.report(error.to_string());
             SecondLook
@@ -218,7 +229,7 @@ impl Dispatcher {
         let Some(spec) = group.store().spec(fire.key).map_err(fault)? else {
             return Ok(None);
         };
-        match due_attempts(&state, &spec.schedule, parts.clock.wall_ms()) {
+        match due_attempts(&state, &spec.schedule, now_ms) {
             Ok(due) => Ok(Some((spec, state, due))),
             Err(error) => {
                 tracing::error!(task = spec.id.as_str(), %error, "a stored schedule is not understood by this release");
@@ -227,9 +238,8 @@ impl Dispatcher {
         }
     }
 
-    fn settle(&self, fire: Queued, state: &TaskState, attempt: DueAttempt, answer: &Answer) -> Settle {
+    fn settle(&self, fire: Queued, state: &TaskState, attempt: DueAttempt, answer: &Answer, at_ms: u64) -> Settle {
         let parts = &self.0.parts;
-        let at_ms = parts.clock.wall_ms();
         let decision = parts
             .retry
             .decide(attempt.attempt, answer, at_ms, parts.entropy.next_u64());

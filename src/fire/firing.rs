@@ -15,6 +15,7 @@ use crate::fire::group::GroupFiring;
 use crate::fire::windows::Windows;
 use crate::id::GroupCount;
 use crate::raft::Group;
+use crate::steady::Steady;
 
 /// A group's window holds at least so many entries, whatever the setting says.
 const WINDOW_ENTRIES_MIN: usize = 64;
@@ -27,6 +28,8 @@ pub struct Parts {
     pub dispatcher: Dispatcher,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
+    /// The same, while it can be trusted.
+    pub steady: Steady,
     /// Where a fault of the store is reported.
     pub failure: Failure,
     /// How far ahead a window reaches, in milliseconds.
@@ -81,6 +84,7 @@ fn group_firing(parts: &Parts, group: Group) -> GroupFiring {
         windows: parts.windows.clone(),
         dispatcher: parts.dispatcher.clone(),
         clock: parts.clock.clone(),
+        steady: parts.steady.clone(),
         failure: parts.failure.clone(),
         window_ms: parts.window_ms,
         entries_max: (parts.window_tasks_max / usize::from(parts.count.get())).max(WINDOW_ENTRIES_MIN),

@@ -13,12 +13,15 @@ use crate::fire::dispatch::{Dispatcher, Queued};
 use crate::fire::window::{Next, Window};
 use crate::fire::windows::Windows;
 use crate::raft::{Group, Leadership};
+use crate::steady::Steady;
 use crate::store::StoreError;
 
 /// Entries taken from the window at a time.
 const TAKEN_MAX: usize = 256;
 /// Longest sleep: bounds how late a forward jump of the wall clock is noticed.
 const SLEEP_MAX: Duration = Duration::from_secs(1);
+/// How often a clock that is not trusted is looked at again.
+const DOUBT_LOOK: Duration = Duration::from_millis(50);
 /// How often the low-water mark is raised, in milliseconds.
 const LOW_WATER_EVERY_MS: u64 = 10_000;
 
@@ -32,6 +35,8 @@ pub struct GroupFiring {
     pub dispatcher: Dispatcher,
     /// Wall time.
     pub clock: Arc<dyn Clock>,
+    /// The same, while it can be trusted.
+    pub steady: Steady,
     /// Where a fault of the store is reported.
     pub failure: Failure,
     /// How far ahead the window reaches, in milliseconds.
@@ -89,7 +94,7 @@ impl GroupFiring {
         }
         let mut raise_at_ms = 0;
         loop {
-            let now_ms = self.clock.wall_ms();
+            let now_ms = self.trusted_ms(&mut raise_at_ms).await;
             if now_ms >= raise_at_ms {
                 if let Err(fault) = self.group.store().raise_low_water(now_ms) {
                     return fault;
@@ -104,6 +109,22 @@ impl GroupFiring {
             } else {
                 self.sleep(now_ms).await;
             }
+        }
+    }
+
+    /// Waits until the wall clock can be trusted. What was to rest until an instant of the untrusted clock rests no more.
+    async fn trusted_ms(&self, raise_at_ms: &mut u64) -> u64 {
+        let mut was_doubted = false;
+        loop {
+            if let Some(now_ms) = self.steady.wall_ms() {
+                if was_doubted {
+                    *raise_at_ms = now_ms;
+                    self.windows.of(self.group.id()).with(|window| window.rouse(now_ms));
+                }
+                return now_ms;
+            }
+            was_doubted = true;
+            tokio::time::sleep(DOUBT_LOOK).await;
         }
     }
 

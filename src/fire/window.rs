@@ -277,6 +277,16 @@ impl Window {
         }
     }
 
+    /// Ends every rest: the clock by which it was to end was wrong.
+    pub fn rouse(&mut self, now_ms: u64) {
+        for ((_, key), entry) in std::mem::take(&mut self.resting) {
+            if let Some(busy) = self.busy.get_mut(&key) {
+                busy.rests_until_ms = Some(now_ms);
+                self.resting.insert((now_ms, key), entry);
+            }
+        }
+    }
+
     /// The earliest instant at which something is due.
     pub fn next_due_ms(&self) -> Option<u64> {
         let first = |entries: &BTreeMap<Position, DueEntry>| entries.first_key_value().map(|((at_ms, _), _)| *at_ms);
