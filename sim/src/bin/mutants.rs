@@ -64,16 +64,12 @@ fn main() -> anyhow::Result<()> {
     println!("{:<26} {:>6}  {:<28} what it breaks", "bug", "seeds", "found by");
     let mut missed = 0;
     for mutation in &chosen {
-        match hunt(&program, mutation, &args) {
-            Some((seed, by)) => println!("{:<26} {seed:>6}  {by:<28} {}", mutation.name, mutation.about),
-            None => {
-                missed += 1;
-                println!(
-                    "{:<26} {:>6}  {:<28} {}",
-                    mutation.name, "-", "NOT FOUND", mutation.about
-                );
-            }
-        }
+        let found = hunt(&program, mutation, &args);
+        missed += usize::from(found.is_none());
+        let (seeds, by) = found.map_or(("-".to_owned(), "NOT FOUND".to_owned()), |(seed, by)| {
+            (seed.to_string(), by)
+        });
+        println!("{:<26} {seeds:>6}  {by:<28} {}", mutation.name, mutation.about);
     }
     ensure!(
         missed == 0,
