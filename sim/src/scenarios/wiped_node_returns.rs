@@ -36,8 +36,15 @@ pub(super) async fn play(stage: Stage) {
         stage.ready(node).await;
         let after = stage.nodes()[node].node_id;
         stage.demand(after.is_some() && after != before, "an empty disk makes a new node");
+        let missing = || (0..stage.options.groups).find(|group| !stage.holds(node, *group));
+        for _ in 0..60 {
+            if missing().is_none() {
+                break;
+            }
+            stage.sleep_ms(1_000).await;
+        }
         stage.until_planned(asks, 3, 3).await;
-        let missing = (0..stage.options.groups).find(|group| !stage.holds(node, *group));
+        let missing = missing();
         stage.demand(missing.is_none(), &format!("it has every copy again, but {missing:?}"));
     })
     .await;

@@ -122,7 +122,7 @@ impl Stage {
         answer.is_some_and(|answer| answer["draining"] == true)
     }
 
-    /// Waits until every group has a leader and its copies where they are planned, all of them voters or as many as `voters`.
+    /// Waits until every group is led where it is planned, and has so many copies, of which so many vote.
     pub async fn until_planned(&self, through: usize, voters: usize, copies: usize) {
         let until_us = self.now_us() + PLAN_MS * 1_000;
         let length = |list: &Value| list.as_array().map_or(0, Vec::len);
@@ -131,6 +131,7 @@ impl Stage {
             let groups = picture["groups"].as_array().cloned().unwrap_or_default();
             let is_done = |group: &Value| {
                 !group["leader"].is_null()
+                    && group["leader"] == group["planned"][0]
                     && length(&group["voters"]) == voters
                     && length(&group["voters"]) + length(&group["learners"]) == copies
                     && group["lag"].as_u64().unwrap_or(0) < 100
