@@ -18,6 +18,7 @@ what the callbacks say. Without a case, all of them:
   partition-deaf     it hears nobody, but is heard, for 10 s
   partition-mute     it hears all, but nobody hears it, for 10 s
   rolling-restart    stop and start each node in good order
+  upgrade            three nodes of the commit before (or of $XCRON_BEFORE) become nodes of this one, one by one, and one goes back
   power-cut          kill -9 all nodes at once, and start them
   grow               1 -> 3 -> 5 -> 7 nodes with tasks pending
   drain              one of four nodes leaves
@@ -31,7 +32,7 @@ Options:
 A line: case, verdict, creates acknowledged, callbacks missing, early and repeated, the longest that a callback came after
 its due in ms (faults come right before a full second, when tasks are due), and notes. PASS needs: none missing, none
 early, none of a refused create, no second fire of one due, repeats at most as many as were due in the second of each
-fault (none where there is no fault: rolling-restart, grow, drain), and afterwards every node ready and firing.
+fault (none where there is no fault: rolling-restart, upgrade, grow, drain), and afterwards every node ready and firing.
 The partition cases make network namespaces xcron-chaos-* and need root, ip and nft; without these they are SKIPPED.
 Exit code: 0 all passed, 1 one failed, 3 none failed but some were skipped.
 The program is $XCRON, or target/release/xcron, which is built first.
@@ -45,7 +46,7 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/chaos/load.sh
 
 CASES=(kill-leader kill-any kill-two-of-five pause-1 pause-5 pause-30 partition partition-deaf partition-mute
-    rolling-restart power-cut grow drain)
+    rolling-restart upgrade power-cut grow drain)
 # Seconds of load before the first fault, and after the last one.
 WARM_SECS=6
 AFTER_SECS=6
@@ -272,6 +273,45 @@ rolling_restart() {
         start_node "$number"
         sleep 4
     done
+    judge 0
+}
+
+# Sets BEFORE: the program of the commit before, built where the caller names none.
+find_before() {
+    local tree=target/before/tree
+    BEFORE=${XCRON_BEFORE:-}
+    if [ -n "$BEFORE" ]; then
+        command -v "$BEFORE" >/dev/null || give_up "XCRON_BEFORE=$BEFORE is no program"
+        return
+    fi
+    BEFORE=$PWD/target/before/xcron
+    rm -rf "$tree" && mkdir -p "$tree"
+    git archive HEAD~1 | tar -x -C "$tree"
+    # Beside this one's, so that it finds its dependencies built; then this one's takes its place again.
+    CARGO_TARGET_DIR=$PWD/target cargo build --release --locked --quiet --manifest-path "$tree/Cargo.toml" >&2 ||
+        give_up 'the commit before does not build'
+    cp target/release/xcron "$BEFORE"
+    touch src/main.rs
+    cargo build --release --locked --quiet >&2 || give_up 'the program does not build'
+}
+
+upgrade() {
+    local number now=$XCRON
+    find_before
+    XCRON=$BEFORE
+    start_nodes 3
+    XCRON=$now
+    start_load 80
+    for number in 1 2 3; do
+        stop_node "$number"
+        start_node "$number"
+        sleep 5
+    done
+    XCRON=$BEFORE
+    stop_node 2
+    start_node 2
+    XCRON=$now
+    note "$("$BEFORE" --version) $(git rev-parse --short HEAD~1) beside $(git rev-parse --short HEAD)"
     judge 0
 }
 

@@ -132,6 +132,8 @@ pub async fn run<L: api::Listen, P: net::Listen>(
         // Others lead before this node falls silent. Its clients are served until then.
         node.moving.shutdown().await;
         node.cluster.hand_everything_over(HAND_OVER).await;
+        // At once, or the others hand back to a node that they take for the best.
+        node.cluster.say_goodbye().await;
     }
     drop(stop_api);
     if result.is_ok() {
@@ -139,7 +141,6 @@ pub async fn run<L: api::Listen, P: net::Listen>(
         let leads = node.groups.iter().any(|group| group.leads().is_some());
         let longest = Duration::from_millis(node.config.fire.timeout_ms) + DRAIN;
         node.firing.stop(if leads { longest } else { DRAIN }).await;
-        node.cluster.say_goodbye().await;
         // Requests that are not answered by then are cut: their clients must take the outcome as unknown.
         drop(tokio::time::timeout(DRAIN, api).await);
         node.groups.shutdown().await;

@@ -5,6 +5,8 @@
 //! own log, so a wrong view costs time, never safety. Started by `node.rs`.
 
 mod going;
+#[cfg(test)]
+mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;

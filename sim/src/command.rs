@@ -28,9 +28,10 @@ Examples:
 /// Runs the whole cluster on one thread from one seed, and judges what happened.
 #[derive(Debug, Parser)]
 #[command(name = "sim.sh", after_help = EXAMPLES)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a flag")]
 pub struct Args {
     /// One run, from this seed
-    #[arg(long, required_unless_present_any = ["seeds", "list"], conflicts_with = "seeds")]
+    #[arg(long, required_unless_present_any = ["seeds", "list", "regressions"], conflicts_with = "seeds")]
     seed: Option<u64>,
     /// A run for each of these seeds, both ends included
     #[arg(long, value_name = "A..B")]
@@ -50,6 +51,9 @@ pub struct Args {
     /// With --seeds: fail if a state that makes the runs worth their time was never reached
     #[arg(long)]
     sometimes: bool,
+    /// Run the seeds that once found a bug (sim/regressions.txt)
+    #[arg(long, conflicts_with_all = ["seed", "seeds", "scenario"])]
+    regressions: bool,
     /// List the scenarios
     #[arg(long)]
     list: bool,
@@ -64,6 +68,9 @@ pub fn run() -> ExitCode {
         }
         return ExitCode::SUCCESS;
     }
+    if args.regressions {
+        return regressions(args.jobs);
+    }
     let chosen: Vec<&Entry> = match args.scenario.as_str() {
         "all" => scenarios::ALL.iter().filter(|entry| entry.name != "swarm").collect(),
         name => scenarios::find(name).into_iter().collect(),
@@ -74,10 +81,34 @@ pub fn run() -> ExitCode {
     }
     match (args.seed, args.seeds) {
         (Some(seed), _) if chosen.len() == 1 => one(chosen[0], seed, args.trace.as_deref()),
-        (Some(seed), _) => swarm::run(&chosen, Seeds::one(seed), args.jobs, args.twice, args.sometimes),
-        (None, Some(seeds)) => swarm::run(&chosen, seeds, args.jobs, args.twice, args.sometimes),
+        (Some(seed), _) => swarm::run(&works(&chosen, Seeds::one(seed)), args.jobs, args.twice, args.sometimes),
+        (None, Some(seeds)) => swarm::run(&works(&chosen, seeds), args.jobs, args.twice, args.sometimes),
         (None, None) => unreachable!("clap asks for one of them"),
     }
+}
+
+/// Every scenario with every seed.
+fn works(chosen: &[&Entry], seeds: Seeds) -> Vec<(&'static str, u64)> {
+    let names = chosen.iter().map(|entry| entry.name);
+    names
+        .flat_map(|name| seeds.iter().map(move |seed| (name, seed)))
+        .collect()
+}
+
+/// Runs what is listed: a scenario and a seed a line, then what was found.
+fn regressions(jobs: usize) -> ExitCode {
+    let lines = include_str!("../regressions.txt").lines();
+    let listed = lines.filter(|line| !line.starts_with('#') && !line.trim().is_empty());
+    let read = listed.map(|line| {
+        let mut words = line.split_whitespace();
+        let entry = scenarios::find(words.next()?)?;
+        Some((entry.name, words.next()?.parse().ok()?))
+    });
+    if let Some(works) = read.collect::<Option<Vec<_>>>() {
+        return swarm::run(&works, jobs, false, false);
+    }
+    eprintln!("sim/regressions.txt: a line is not a scenario, a seed, and what was found");
+    ExitCode::from(2)
 }
 
 fn one(entry: &Entry, seed: u64, trace: Option<&str>) -> ExitCode {

@@ -10,8 +10,6 @@ use std::time::{Duration, Instant};
 use indicatif::{ProgressBar, ProgressStyle};
 use parking_lot::Mutex;
 
-use crate::scenarios::Entry;
-
 /// States that some run of the swarm must reach, or its runs are not worth their time.
 pub const SOMETIMES: &[&str] = &[
     "a retry",
@@ -42,6 +40,11 @@ pub struct Seeds {
 }
 
 impl Seeds {
+    /// Each of them.
+    pub fn iter(self) -> impl Iterator<Item = u64> {
+        self.first..=self.last
+    }
+
     /// One seed.
     pub fn one(seed: u64) -> Self {
         Self {
@@ -82,12 +85,8 @@ struct Sums {
     simulated_ms: u64,
 }
 
-/// Runs the scenarios with each seed.
-pub fn run(chosen: &[&Entry], seeds: Seeds, jobs: usize, twice: bool, sometimes: bool) -> ExitCode {
-    let names = chosen.iter().map(|entry| entry.name);
-    let work: Vec<(&str, u64)> = names
-        .flat_map(|name| (seeds.first..=seeds.last).map(move |seed| (name, seed)))
-        .collect();
+/// Runs each scenario with its seed.
+pub fn run(work: &[(&str, u64)], jobs: usize, twice: bool, sometimes: bool) -> ExitCode {
     let began = began();
     let bar = ProgressBar::new(work.len() as u64);
     let style = ProgressStyle::with_template("{bar:40} {pos}/{len} runs, {msg} failed, {elapsed} ({eta} left)");

@@ -1,6 +1,7 @@
 //! A node without its API: the whole path from create to callback on a real disk, with targets that do as they are told.
 
 mod clock;
+mod overload;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -71,6 +72,10 @@ impl Fixture {
     }
 
     async fn start(&self) -> (Node, Arc<Router>) {
+        self.start_at(Arc::new(SystemClock::default())).await
+    }
+
+    async fn start_at(&self, clock: Arc<dyn Clock>) -> (Node, Arc<Router>) {
         let config = Config {
             data: self.directory.path().to_owned(),
             ..Config::default()
@@ -85,6 +90,7 @@ impl Fixture {
                 Err(error) => panic!("{error}"),
             }
         };
+        world.clock = clock;
         world.deliver = Arc::new(self.targets.clone());
         let mut node = Node::start(config, world).await.expect("starts");
         node.config.retention_secs = 3_600;

@@ -60,7 +60,11 @@ impl Group {
             return Err(ChangeError("this node does not lead the group any more".into()));
         };
         self.0.handed_over_term.store(term, Ordering::SeqCst);
-        self.raft().trigger().transfer_leader(to).await.map_err(failed)?;
+        self.raft()
+            .trigger()
+            .transfer_leader(to)
+            .await
+            .map_err(|error| failed(&error))?;
         let mut metrics = self.raft().server_metrics();
         let is_over = metrics.wait_until(|now| now.vote.leader_id.term != term || !now.state.is_leader());
         if tokio::time::timeout(HAND_OVER, is_over).await.is_ok() {
@@ -73,7 +77,7 @@ impl Group {
     /// Ends this leader's term. openraft's leader steps down for a higher vote alone, so it is shown the very vote that `to`
     /// was to ask for, as if that request had come and its answer had been lost. Then a leader is elected as usual.
     async fn give_up(&self, term: u64, to: NodeId) -> Result<(), ChangeError> {
-        let last_log_id = self.raft().data_metrics().borrow_watched().last_log.clone();
+        let last_log_id = self.raft().data_metrics().borrow_watched().last_log;
         let request = VoteRequest::<TypeConfig> {
             vote: VoteOf::<TypeConfig>::from_leader_id(LeaderIdOf::<TypeConfig>::new(term + 1, to), false),
             last_log_id,
@@ -81,10 +85,10 @@ impl Group {
         };
         let asked = self.raft().vote(request).await;
         asked.map_err(|error| ChangeError(error.to_string()))?;
-        self.raft().trigger().elect(true).await.map_err(failed)
+        self.raft().trigger().elect(true).await.map_err(|error| failed(&error))
     }
 }
 
-fn failed(error: Fatal<TypeConfig>) -> ChangeError {
+fn failed(error: &Fatal<TypeConfig>) -> ChangeError {
     ChangeError(error.to_string())
 }

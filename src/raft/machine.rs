@@ -150,7 +150,7 @@ impl GroupMachine {
 
     /// Which entry made the members what they are, as applied here.
     pub(super) fn membership_id(&self) -> Option<LogIdOf<TypeConfig>> {
-        self.current.lock().position.membership.log_id().clone()
+        *self.current.lock().position.membership.log_id()
     }
 
     /// From now on nothing is applied: the rows are about to be removed.

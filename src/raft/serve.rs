@@ -71,7 +71,7 @@ impl Groups {
                 };
                 // The sender may have begun a newer one, whose request is still on its way.
                 match machine::position_of(&snapshot.meta) {
-                    Ok(position) if position == (last.clone(), membership.clone()) => {}
+                    Ok(position) if position == (last, membership.clone()) => {}
                     Ok(_) => return Answer::Failed("this is not the snapshot that was sent: begin again".into()),
                     Err(error) => return Answer::Failed(error.to_string()),
                 }
@@ -81,7 +81,7 @@ impl Groups {
                     last_membership: membership,
                 };
                 let snapshot: SnapshotOf<TypeConfig, Snapshot> = openraft::storage::Snapshot { meta, snapshot };
-                let installed = raft.install_full_snapshot(vote.clone(), snapshot).await;
+                let installed = raft.install_full_snapshot(vote, snapshot).await;
                 if installed.as_ref().is_ok_and(|response| response.vote == vote) {
                     group.hear(term);
                 }

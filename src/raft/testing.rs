@@ -124,9 +124,9 @@ pub struct Disk {
     _directory: tempfile::TempDir,
 }
 
-impl Disk {
+impl Default for Disk {
     /// An empty disk.
-    pub fn new() -> Self {
+    fn default() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = |name| directory.path().join(name);
         std::fs::create_dir(path("log")).expect("a fresh directory");
@@ -146,7 +146,9 @@ impl Disk {
             _directory: directory,
         }
     }
+}
 
+impl Disk {
     /// What groups on this disk are built on.
     pub fn parts(&self, net: &Arc<Net>, node: NodeId) -> Parts {
         Parts {
@@ -187,7 +189,7 @@ impl Cluster {
         let net = Arc::<Net>::default();
         let (mut disks, mut groups) = (BTreeMap::new(), BTreeMap::new());
         for node in 1..=nodes {
-            let disk = Disk::new();
+            let disk = Disk::default();
             groups.insert(node, disk.start(&net, node, node == 1).await);
             disks.insert(node, disk);
         }

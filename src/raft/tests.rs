@@ -1,6 +1,6 @@
 //! Replicas in one process: leadership handed over, copies that come back, copies that are let go.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use openraft::alias::LeaderIdOf;
 use openraft::async_runtime::WatchReceiver;
@@ -13,6 +13,7 @@ use super::testing::{Cluster, GROUP, create, eventually, has};
 use super::types::{Payload, TypeConfig};
 use super::wire::{self, Answer, Request};
 use super::{Groups, Urgency};
+use crate::clock::{Clock, SystemClock};
 use crate::id::NodeId;
 use crate::store::key::{Fact, Table, fact};
 use crate::store::{Kv, departure};
@@ -34,11 +35,11 @@ async fn a_hand_over_to_a_node_that_does_not_answer_ends_in_an_election() {
     let failed = cluster.copy(1).hand_over(2, SHORT, Urgency::Ordered).await;
     assert!(failed.is_err() || cluster.copy(1).led_term().is_none(), "{failed:?}");
     assert!(!cluster.copy(1).may_act() || cluster.copy(1).led_term() != Some(term));
-    let began = Instant::now();
+    let clock = SystemClock::default();
     let leader = cluster.leader().await;
     assert!(cluster.copy(leader).led_term() > Some(term));
     assert!(create(&cluster.copy(leader), "after").await);
-    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert!(clock.monotonic() < Duration::from_secs(5), "{:?}", clock.monotonic());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,19 +90,19 @@ async fn a_copy_that_comes_back_keeps_its_word_to_the_leader() {
     assert!(create(&cluster.copy(1), "before").await);
     cluster.net.only(|_, to, _| to != 3);
     cluster.restart(3).await;
-    let began = Instant::now();
+    let clock = SystemClock::default();
     assert_eq!(cluster.copy(3).leader(), None, "nobody has called yet");
     let last = cluster.copy(1).raft().data_metrics();
-    let last_log_id = last.borrow_watched().last_log.clone();
+    let last_log_id = last.borrow_watched().last_log;
     let asks = |transfer| VoteRequest {
-        last_log_id: last_log_id.clone(),
+        last_log_id,
         ..vote(1_000, 2, transfer)
     };
     let refused = |answer: &Answer| matches!(answer, Answer::Failed(_));
     for request in [Request::Vote(asks(false)), Request::PreVote(asks(false))] {
         let answer = ask(&cluster.groups[&3], 2, &request).await;
         assert!(
-            began.elapsed() > Duration::from_millis(600) || refused(&answer),
+            clock.monotonic() > Duration::from_millis(600) || refused(&answer),
             "{answer:?}"
         );
     }
@@ -249,14 +250,12 @@ async fn a_snapshot_is_installed_only_at_its_own_position() {
         .expect("readable")
         .expect("something is applied");
     let request = |last: Option<LogIdOf<TypeConfig>>| Request::Install {
-        vote: cluster.copy(1).raft().server_metrics().borrow_watched().vote.clone(),
+        vote: cluster.copy(1).raft().server_metrics().borrow_watched().vote,
         last,
         membership: snapshot.meta.last_membership.clone(),
     };
-    let own = snapshot.meta.last_log_id.clone();
-    let later = own
-        .clone()
-        .map(|id| LogIdOf::<TypeConfig>::new(id.leader_id, id.index + 1));
+    let own = snapshot.meta.last_log_id;
+    let later = own.map(|id| LogIdOf::<TypeConfig>::new(id.leader_id, id.index + 1));
     for (last, is_taken) in [(later, false), (own, true)] {
         let mut chunks = snapshot.snapshot.chunks();
         while let Some(chunk) = chunks.next_chunk().expect("readable") {

@@ -2,6 +2,8 @@
 //! the cluster lose, hurry or, but for what was on its way, repeat a fire.
 
 mod load;
+mod moves;
+mod strangers;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

@@ -22,6 +22,9 @@ const CONNECTIONS: u64 = 16;
 /// Crontab tasks that live through all rounds.
 const PERIODIC: [&str; 3] = ["cron-0", "cron-1", "cron-2"];
 const MINUTE_MS: u64 = 60_000;
+/// How long before a kill an answered attempt may still be unrecorded, and so be repeated. An outcome is on its way for two
+/// fsyncs, milliseconds; this is far beyond the slowest disk, and short enough to tell one that was never recorded.
+const UNRECORDED_MS_MAX: u64 = 30_000;
 
 /// What the clients of one test share.
 struct Load {
@@ -67,9 +70,10 @@ async fn killed_again_and_again_a_node_keeps_its_promises() {
         .into_iter()
         .partition(|arrival| PERIODIC.contains(&arrival.task.as_str()));
     let verdict = load.oracle.judge(&arrivals);
+    let of_crontab = load.oracle.judge_periodic(&periodic);
     println!(
         "{rounds} rounds: {} acknowledged ({} of them deleted), {} unknown, {} arrivals, {} repeats (of attempts that \
-         arrived up to {} ms before the kill), {} of crontab tasks",
+         arrived up to {} ms before the kill), {} of crontab tasks ({} repeats)",
         verdict.acked,
         verdict.deletes,
         verdict.unknown,
@@ -77,14 +81,20 @@ async fn killed_again_and_again_a_node_keeps_its_promises() {
         verdict.repeats,
         verdict.unrecorded_ms_max,
         periodic.len(),
+        of_crontab.repeats,
     );
-    assert_eq!(verdict.violations, Vec::<String>::new());
-    assert_eq!(
-        verdict.quiet_repeats, 0,
-        "a node alone changes its owner by a restart only"
-    );
-    let early = periodic.iter().find(|arrival| arrival.at_ms < arrival.due_ms);
-    assert!(early.is_none(), "early: {early:?}");
+    for verdict in [&verdict, &of_crontab] {
+        assert_eq!(verdict.violations, Vec::<String>::new());
+        assert_eq!(
+            verdict.quiet_repeats, 0,
+            "a node alone changes its owner by a restart only"
+        );
+        assert!(
+            verdict.unrecorded_ms_max <= UNRECORDED_MS_MAX,
+            "answered {} ms before a kill, and not recorded",
+            verdict.unrecorded_ms_max
+        );
+    }
     assert!(
         verdict.acked as u64 > rounds * 20,
         "too few were acknowledged to say anything: {verdict:?}"

@@ -3,6 +3,7 @@
 mod cli;
 mod cluster;
 mod damage;
+mod defaults;
 mod dev;
 mod disk;
 mod firing;

@@ -52,7 +52,9 @@ async fn any_other_create_in_the_past_is_1002() {
     let id = ("/task_id", json!("t-1"));
     let stored = || stored("http://127.0.0.1:9/hook");
     assert_eq!(
-        answer(FakeTasks::default(), late(&[id.clone()])).await.code(),
+        answer(FakeTasks::default(), late(std::slice::from_ref(&id)))
+            .await
+            .code(),
         1002,
         "not there"
     );

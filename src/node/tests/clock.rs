@@ -1,8 +1,11 @@
-//! A wall clock that is set back.
+//! A wall clock that is set: back while a fire waits, and ahead over the dues of a crontab task.
 
 use std::sync::atomic::AtomicI64;
 
 use super::*;
+use crate::core::task::Verdict;
+
+const MINUTE_MS: u64 = 60_000;
 
 /// A clock that somebody sets.
 #[derive(Debug)]
@@ -78,5 +81,57 @@ async fn a_fire_that_waits_its_turn_outlives_a_clock_set_back() {
     gate.open.notify_one();
     wait("the second arrives", &|| gate.seen.lock().len() == 2).await;
     assert_eq!(gate.seen.lock()[1].0, "second");
+    stop(node).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crontab_task_that_missed_three_dues_fires_the_latest_and_records_two_as_skipped() {
+    let fixture = Fixture::new();
+    let (node, router) = fixture.start().await;
+    // The minute to come is far away, by the clock that the tasks see.
+    let minute_ms = (fixture.now_ms() / MINUTE_MS + 2) * MINUTE_MS;
+    let id = || TaskId::parse("minutely").expect("valid");
+    let task = NewTask {
+        id: Some(id()),
+        schedule: Schedule::Cron {
+            expression: "* * * * *".to_owned(),
+            timezone: "UTC".to_owned(),
+        },
+        first_due_ms: minute_ms,
+        url: "http://ok.test/ok".to_owned(),
+        body: b"{}".to_vec(),
+    };
+    Tasks::create(router.as_ref(), task).await.expect("stored");
+    drop(router);
+    stop(node).await;
+
+    // Down for the dues of three minutes, up again half a minute after the last of them.
+    let back_ms = minute_ms + 2 * MINUTE_MS + MINUTE_MS / 2;
+    let ahead_ms = i64::try_from(back_ms - fixture.now_ms()).expect("some minutes");
+    let clock = Arc::new(SetClock(SystemClock::default(), AtomicI64::new(ahead_ms)));
+    let (node, router) = fixture.start_at(clock).await;
+    let state = loop {
+        let view = Tasks::query(router.as_ref(), id()).await.expect("there");
+        if view.state.dues_past > 0 {
+            break view.state;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    };
+    assert_eq!((state.delivered, state.skipped, state.dues_past), (1, 2, 3));
+    assert_eq!(state.next_due_ms, Some(minute_ms + 3 * MINUTE_MS));
+    let outcomes: Vec<_> = state.outcomes.iter().map(|o| (o.due_ms, o.count, o.verdict)).collect();
+    let wanted = [
+        (minute_ms, 2, Verdict::SkippedMisfire),
+        (minute_ms + 2 * MINUTE_MS, 1, Verdict::Delivered),
+    ];
+    assert_eq!(outcomes, wanted);
+    let fired: Vec<_> = fixture
+        .targets
+        .attempts
+        .lock()
+        .iter()
+        .map(|(attempt, _)| attempt.due_ms)
+        .collect();
+    assert_eq!(fired, [minute_ms + 2 * MINUTE_MS], "one fire, for the latest of them");
     stop(node).await;
 }

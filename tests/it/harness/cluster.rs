@@ -144,6 +144,19 @@ impl Cluster {
         launch
     }
 
+    /// Where the node's peer port is.
+    pub fn peer(&self, index: usize) -> SocketAddr {
+        self.members[index].peer
+    }
+
+    /// Erases the data directory of a node that does not run.
+    pub fn wipe(&mut self, index: usize) {
+        let member = &self.members[index];
+        assert!(member.node.is_none(), "node {index} writes to its directory");
+        let directory = self.place.path(&format!("node-{index}"));
+        std::fs::remove_dir_all(directory).expect("it is a directory of this test");
+    }
+
     /// Waits until a node that was started serves, and says that it is ready.
     pub async fn ready(&mut self, index: usize) {
         let node = self.members[index].node.as_mut().expect("it was started");
@@ -167,6 +180,18 @@ impl Cluster {
     /// `kill -9`, and waits until the process is gone.
     pub fn kill(&mut self, index: usize) {
         self.members[index].node.take().expect("it runs").kill();
+    }
+
+    /// Tells a node to stop, and waits until it has, which must be with code 0.
+    pub async fn stop(&mut self, index: usize) {
+        let node = self.members[index].node.take().expect("it runs");
+        let ended = node.terminate().await;
+        assert_eq!(ended.status.code(), Some(0), "{ended}");
+    }
+
+    /// What a node that runs has written to its log.
+    pub fn log_of(&self, index: usize) -> String {
+        self.node(index).stderr()
     }
 
     /// `kill -9` for all at once.

@@ -7,6 +7,7 @@ pub mod checker;
 pub mod client;
 pub mod cluster;
 pub mod image;
+pub mod namespace;
 pub mod node;
 pub mod oracle;
 pub mod sink;

@@ -106,8 +106,7 @@ pub struct Verdict {
     pub thawed: usize,
     /// The longest that a fire came after its due: for the reader, not for judgement.
     pub silence_ms_max: u64,
-    /// The longest time between the arrival of an attempt that was repeated and the kill that made it so: for the reader,
-    /// not for judgement.
+    /// The longest time between the arrival of an attempt that was repeated and the kill that made it so.
     pub unrecorded_ms_max: u64,
     /// Everything that breaks a promise, in words.
     pub violations: Vec<String>,
@@ -236,6 +235,25 @@ impl Oracle {
         verdict
     }
 
+    /// Judges crontab tasks whose target answers every attempt with 200: each due is a fire of its own, of which a repeat needs
+    /// a fault between, and another owner.
+    pub fn judge_periodic(&self, arrivals: &[Arrival]) -> Verdict {
+        let mut fires: BTreeMap<(&str, u64), Vec<&Arrival>> = BTreeMap::new();
+        for arrival in arrivals {
+            fires.entry((&arrival.task, arrival.due_ms)).or_default().push(arrival);
+        }
+        let mut verdict = Verdict::default();
+        for ((id, due_ms), attempts) in &fires {
+            verdict.repeats += attempts.len() - 1;
+            let early = attempts.iter().filter(|arrival| arrival.at_ms < *due_ms);
+            verdict
+                .violations
+                .extend(early.map(|arrival| format!("{id}: early: {arrival:?}")));
+            self.judge_repeats(id, attempts, &mut verdict);
+        }
+        verdict
+    }
+
     fn judge_attempts(&self, id: &str, entry: &Entry, attempts: &[&Arrival], verdict: &mut Verdict) {
         let faults = self.faults.lock();
         let violations = &mut verdict.violations;
@@ -257,6 +275,14 @@ impl Oracle {
                 }
             }
         }
+        drop(faults);
+        self.judge_repeats(id, attempts, verdict);
+    }
+
+    /// Judges the attempts of one due against each other.
+    fn judge_repeats(&self, id: &str, attempts: &[&Arrival], verdict: &mut Verdict) {
+        let faults = self.faults.lock();
+        let violations = &mut verdict.violations;
         for pair in attempts.windows(2) {
             let (first, second) = (pair[0], pair[1]);
             if first.fire != second.fire {

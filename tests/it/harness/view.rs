@@ -56,6 +56,11 @@ impl View {
         self.nodes.iter().find(|node| node.api == api)
     }
 
+    /// The ids of all nodes.
+    pub fn ids(&self) -> BTreeSet<String> {
+        self.nodes.iter().map(|node| node.id.clone()).collect()
+    }
+
     /// How many groups each node leads; nodes that lead none are not in it.
     pub fn led(&self) -> BTreeMap<&str, usize> {
         let mut led = BTreeMap::new();

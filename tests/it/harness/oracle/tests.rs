@@ -131,3 +131,28 @@ fn an_unknown_call_promises_nothing() {
     assert_eq!(oracle.unknown_due_after(DUE_MS), Vec::<String>::new());
     assert_eq!(Known::from(&Told::Refused(1008, String::new())), Known::Refused);
 }
+
+#[test]
+fn repeats_of_crontab_tasks_are_judged_due_by_due() {
+    let next = |after_due_ms: i64, generation: u64| Arrival {
+        due_ms: DUE_MS + 60_000,
+        fire: "g".to_owned(),
+        ..arrival(60_000 + after_due_ms, generation)
+    };
+    let oracle = Oracle::default();
+    let verdict = oracle.judge_periodic(&[arrival(5, 1), next(5, 1)]);
+    assert_eq!(
+        (verdict.repeats, verdict.quiet_repeats),
+        (0, 0),
+        "two dues are no repeat"
+    );
+    violates(&oracle.judge_periodic(&[next(-1, 1)]), "early");
+    violates(&oracle.judge_periodic(&[arrival(5, 1), arrival(9, 1)]), "same owner");
+    assert_eq!(oracle.judge_periodic(&[arrival(5, 1), arrival(9, 2)]).quiet_repeats, 1);
+    oracle.killed(DUE_MS + 8, DUE_MS + 9);
+    let verdict = oracle.judge_periodic(&[arrival(5, 1), arrival(10, 2)]);
+    assert_eq!(
+        (verdict.repeats, verdict.quiet_repeats, verdict.unrecorded_ms_max),
+        (1, 0, 3)
+    );
+}
