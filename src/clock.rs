@@ -12,6 +12,11 @@ pub trait Clock: Debug + Send + Sync + 'static {
     fn wall_ms(&self) -> u64;
     /// Time since an arbitrary fixed point; never goes back.
     fn monotonic(&self) -> Duration;
+
+    /// The same in milliseconds: for durations that a jump of the wall clock must not change.
+    fn monotonic_ms(&self) -> u64 {
+        u64::try_from(self.monotonic().as_millis()).unwrap_or(u64::MAX)
+    }
 }
 
 /// The machine's clocks.

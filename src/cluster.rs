@@ -148,7 +148,7 @@ impl Cluster {
         });
         let mut reports: BTreeMap<NodeId, Report> = join_all(asked).await.into_iter().flatten().collect();
         reports.insert(parts.node, Report::of(&parts.groups));
-        let now_ms = parts.clock.wall_ms();
+        let now_ms = parts.clock.monotonic_ms();
         let plan = placement::current_plan(&view, &parts.groups, parts.replicas, now_ms, parts.replace_after_ms);
         status::picture(parts.cluster, parts.groups.count(), &view, &plan, &reports)
     }
@@ -234,18 +234,16 @@ impl Cluster {
         let view = self.0.view.borrow().clone();
         let alive: Vec<NodeId> = view.live().map(|member| member.facts.node).collect();
         self.0.metrics.set_nodes_alive(alive.len());
-        let others: Vec<NodeId> = alive.into_iter().filter(|node| *node != self.0.node).collect();
-        // A peer that does not answer has no say about the time.
-        join_all(others.iter().map(|node| peers.ping(*node, PING_DEADLINE))).await;
+        let live = alive.into_iter().filter(|node| *node != self.0.node).count();
+        // Also those that gossip believes dead: after a jump it hears of nobody. A peer that does not answer has no say.
+        let others = view.members.keys().filter(|node| **node != self.0.node);
+        join_all(others.map(|node| peers.ping(*node, PING_DEADLINE))).await;
         let offsets = peers.offsets();
         // What was measured before a jump says nothing about the clock as it is now.
         let is_fresh = |offset: &&Offset| since.is_none_or(|since| offset.measured >= since);
         let heard: Vec<i64> = offsets.values().filter(is_fresh).map(certain_ms).collect();
-        let is_enough = if others.is_empty() {
-            self.is_alone_for(ALONE, since)
-        } else {
-            heard.len() >= others.len().div_ceil(2)
-        };
+        let is_alone = live == 0 && self.is_alone_for(ALONE, since);
+        let is_enough = is_alone || (!heard.is_empty() && heard.len() >= live.div_ceil(2));
         let offset_ms = match doubt {
             // The one who has jumped has no say.
             Some((_, Doubt::Jumped)) if is_enough => -middle(heard),
@@ -289,7 +287,7 @@ impl Cluster {
     /// Completes when another process is alive under this node's id that has started before it: a copied data directory,
     /// that could not hear of the original when it started.
     pub async fn twin(&self) -> Twin {
-        let first = |view: &Arc<ClusterView>| view.twin.filter(|twin| twin.was_first(self.0.clock.wall_ms()));
+        let first = |view: &Arc<ClusterView>| view.twin.filter(|twin| twin.was_first(self.0.clock.monotonic_ms()));
         let mut view = self.0.view.clone();
         let seen = view.wait_for(|view| first(view).is_some()).await;
         if let Some(twin) = seen.ok().and_then(|view| view.twin) {

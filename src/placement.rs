@@ -52,7 +52,7 @@ pub struct Parts {
     pub groups: Groups,
     /// The nodes as gossip shows them.
     pub view: watch::Receiver<Arc<ClusterView>>,
-    /// Wall time, for how long a node has been seen alive or dead.
+    /// Monotonic time, for how long a node has been seen alive or dead.
     pub clock: Arc<dyn Clock>,
     /// Copies wanted of every group.
     pub replicas: u8,
@@ -156,7 +156,7 @@ impl Placement {
     /// one holds up no other group.
     fn pass(&mut self) {
         let view = self.parts.view.borrow().clone();
-        let now_ms = self.parts.clock.wall_ms();
+        let now_ms = self.parts.clock.monotonic_ms();
         if now_ms.saturating_sub(view.own().since_ms) < LISTENING_MS {
             return;
         }

@@ -19,6 +19,7 @@ use parking_lot::Mutex;
 use xxhash_rust::xxh3::Xxh3Default;
 
 use crate::dice::Dice;
+pub use datagram::Captured;
 pub use link::{Link, Weather};
 use stream::{Ends, Parcel};
 pub use stream::{SimListener, SimStream};
@@ -73,6 +74,8 @@ struct Inner {
     sent: u64,
     arrivals: BinaryHeap<Reverse<(u64, u64)>>,
     travelling: BTreeMap<u64, Travel>,
+    /// Datagrams that were sent, since somebody asked for them.
+    captured: Option<Vec<Captured>>,
     /// Woken once the lock is free.
     wake: Vec<Waker>,
     /// Bytes that went over the network.
@@ -132,6 +135,7 @@ impl Net {
             sent: 0,
             arrivals: BinaryHeap::new(),
             travelling: BTreeMap::new(),
+            captured: None,
             wake: Vec::new(),
             bytes: 0,
             trace: Trace(Xxh3Default::new()),

@@ -3,6 +3,7 @@
 //! Acts on nodes are done by the world between two steps; everything else at once.
 
 mod client;
+mod look;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -11,13 +12,14 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 
 use crate::dice::Dice;
-use crate::disk::Faults;
+use crate::disk::{Disk, Faults};
 use crate::history::{Answered, Fault, History, Recorder};
 use crate::host::Ended;
 use crate::net::{Link, Net, Weather};
 use crate::targets::Targets;
 use crate::world::Options;
 pub use client::Client;
+pub use look::{cron, once};
 
 /// Something done to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,8 +74,8 @@ struct Inner {
     waits_for: String,
     reached: Vec<&'static str>,
     described: Vec<String>,
-    /// Promises about rest that a scenario saw broken.
-    complaints: Vec<String>,
+    /// What a scenario saw that should not be, each with the promise that it breaks.
+    complaints: Vec<(&'static str, String)>,
     /// Links, disks, clocks and nodes that are not as they should be, since when.
     broken: Vec<(u64, Option<usize>, String)>,
 }
@@ -89,16 +91,19 @@ pub struct Stage {
     pub targets: Targets,
     /// What happens is written there.
     pub recorder: Recorder,
+    /// Every node's disk, to be looked at.
+    pub disks: Arc<[Disk]>,
     inner: Arc<Mutex<Inner>>,
 }
 
 impl Stage {
-    pub(crate) fn new(options: &Options, net: Net, targets: Targets, recorder: Recorder) -> Self {
+    pub(crate) fn new(options: &Options, net: Net, targets: Targets, recorder: Recorder, disks: Arc<[Disk]>) -> Self {
         Self {
             options: Arc::new(options.clone()),
             net,
             targets,
             recorder,
+            disks,
             inner: Arc::default(),
         }
     }
@@ -147,7 +152,12 @@ impl Stage {
 
     /// Does something to a node at the next step, and waits for that.
     pub async fn act(&self, act: Act) {
-        self.inner.lock().acts.push(act);
+        self.act_at_once([act]).await;
+    }
+
+    /// Does several things at the same step, and waits for that.
+    pub async fn act_at_once(&self, acts: impl IntoIterator<Item = Act>) {
+        self.inner.lock().acts.extend(acts);
         self.sleep_ms(2 * crate::world::STEP_US / 1_000).await;
     }
 
@@ -201,16 +211,23 @@ impl Stage {
     pub async fn rest(&self, within_ms: u64) {
         let all_ready = |shown: &[Shown]| shown.iter().all(|shown| shown.is_ready);
         if !self.until_or("every node to serve", within_ms, all_ready).await {
-            self.inner.lock().complaints.push(format!(
+            let what = format!(
                 "{:.3} s: not every node serves {within_ms} ms after everything was healed: {:?}",
                 crate::world::seconds(self.now_us()),
                 self.nodes()
-            ));
+            );
+            self.inner.lock().complaints.push(("I19 healed", what));
         }
     }
 
     /// Asks every node for every task that was acknowledged.
     pub async fn look_at_all(&self) {
+        let all: Vec<usize> = (0..self.options.nodes).collect();
+        self.look_at(&all).await;
+    }
+
+    /// Asks these nodes for every task that was acknowledged.
+    pub async fn look_at(&self, nodes: &[usize]) {
         let mut tasks: Vec<String> = {
             let history = self.recorder.lock();
             let created = history.ops.iter().filter(|op| op.told == crate::history::Told::Done);
@@ -220,7 +237,7 @@ impl Stage {
         tasks.dedup();
         // The shared ones have been asked for often enough.
         tasks.retain(|task| !task.starts_with("shared"));
-        for node in 0..self.options.nodes {
+        for node in nodes.iter().copied() {
             let mut client = self.client(80 + node, node);
             for task in &tasks {
                 client.query(task).await;
@@ -237,7 +254,7 @@ impl Stage {
         self.inner.lock().described.clone()
     }
 
-    pub(crate) fn complaints(&self) -> Vec<String> {
+    pub(crate) fn complaints(&self) -> Vec<(&'static str, String)> {
         self.inner.lock().complaints.clone()
     }
 
@@ -339,16 +356,12 @@ impl Stage {
         firsts.dedup();
         let groups: std::collections::BTreeSet<_> = firsts.iter().map(|(group, _)| group).collect();
         note("a group fired by a second leader", groups.len() < firsts.len());
-        note(
-            "a fire repeated by another leader",
-            attempts.iter().any(|one| {
-                let same = |other: &&crate::history::Attempt| other.fire_id == one.fire_id;
-                attempts
-                    .iter()
-                    .filter(same)
-                    .any(|other| other.generation != one.generation)
-            }),
-        );
+        note("a fire repeated by another leader", {
+            let mut first = std::collections::BTreeMap::new();
+            attempts
+                .iter()
+                .any(|one| *first.entry(&one.fire_id).or_insert(one.generation) != one.generation)
+        });
         let ends = history.ended_us;
         note(
             "an attempt in flight when its node died",

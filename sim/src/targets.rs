@@ -2,7 +2,7 @@
 //!
 //! `http://NAME.test/...`, where NAME begins with one of the behaviours of [`Behaviour`]; anything else is `ok`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -72,6 +72,15 @@ struct Plan {
     answer: Answer,
 }
 
+/// Where on its way an attempt is when its node dies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trap {
+    /// Decided on, and not sent: no target ever sees it.
+    BeforeRequest,
+    /// The target has done its work, and its answer does not come any more.
+    BeforeAnswer,
+}
+
 /// All targets.
 #[derive(Clone, Debug)]
 pub struct Targets {
@@ -84,6 +93,10 @@ struct Inner {
     recorder: Recorder,
     /// Names of targets that cannot be reached at the moment.
     outages: BTreeSet<String>,
+    /// Names of targets whose next attempt is the end of the node that makes it.
+    traps: BTreeMap<String, Trap>,
+    /// Nodes that walked into one.
+    sprung: Vec<usize>,
     groups: GroupCount,
 }
 
@@ -94,6 +107,8 @@ impl Targets {
             dice,
             recorder,
             outages: BTreeSet::new(),
+            traps: BTreeMap::new(),
+            sprung: Vec::new(),
             groups,
         };
         Self {
@@ -109,6 +124,16 @@ impl Targets {
         } else {
             inner.outages.remove(name);
         }
+    }
+
+    /// The next attempt at a target whose name begins like this ends the process that makes it.
+    pub fn set_trap(&self, name: &str, trap: Trap) {
+        self.inner.lock().traps.insert(name.to_owned(), trap);
+    }
+
+    /// Nodes that walked into a trap since the last time.
+    pub(crate) fn take_sprung(&self) -> Vec<usize> {
+        std::mem::take(&mut self.inner.lock().sprung)
     }
 
     /// How node `node` reaches them in its run `run`.
@@ -137,7 +162,14 @@ impl fmt::Debug for Way {
 
 impl Deliver for Way {
     fn deliver(&self, attempt: Attempt) -> Delivery {
-        let (plan, place) = self.begin(&attempt);
+        let trap = self.targets.inner.lock().spring(self.node, &attempt.url);
+        if trap == Some(Trap::BeforeRequest) {
+            return Box::pin(std::future::pending());
+        }
+        let (mut plan, place) = self.begin(&attempt);
+        if trap.is_some() {
+            plan.after = TIMEOUT;
+        }
         let (targets, clock) = (self.targets.clone(), self.clock.clone());
         Box::pin(async move {
             sleep(plan.after).await;
@@ -187,6 +219,14 @@ impl Way {
 }
 
 impl Inner {
+    /// The trap that an attempt of this node walks into.
+    fn spring(&mut self, node: usize, url: &str) -> Option<Trap> {
+        let host = url.trim_start_matches("http://");
+        let name = self.traps.keys().find(|name| host.starts_with(*name))?.clone();
+        self.sprung.push(node);
+        self.traps.remove(&name)
+    }
+
     fn plan(&mut self, attempt: &Attempt) -> Plan {
         let ms = Duration::from_millis;
         let quick = ms(self.dice.within(1..20));

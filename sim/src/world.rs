@@ -149,9 +149,11 @@ impl World {
             host
         });
         let outside = Builder::new_current_thread().enable_time().start_paused(true).build();
-        let stage = Stage::new(options, net.clone(), targets.clone(), recorder.clone());
+        let hosts: Vec<Host> = hosts.collect();
+        let disks = hosts.iter().map(|host| host.disk.clone()).collect();
+        let stage = Stage::new(options, net.clone(), targets.clone(), recorder.clone(), disks);
         Self {
-            hosts: hosts.collect(),
+            hosts,
             outside: outside.expect("a runtime without a driver for sockets asks nothing of the machine"),
             began: Instant::now(),
             now_us: 0,
@@ -207,6 +209,9 @@ impl World {
                 self.stage.reach("a snapshot was received");
             }
         }
+        for node in self.stage.targets.take_sprung() {
+            self.act(Act::Kill(node));
+        }
         let until = self.began + Duration::from_micros(until_us);
         self.outside.block_on(async move { sleep_until(until).await });
         self.now_us = until_us;
@@ -260,8 +265,8 @@ impl World {
             history.ended_us = self.now_us;
             history.clone()
         };
-        violations.extend(self.stage.complaints().into_iter().map(|what| Violation {
-            invariant: "I19 healed",
+        violations.extend(self.stage.complaints().into_iter().map(|(invariant, what)| Violation {
+            invariant,
             task: None,
             what,
         }));

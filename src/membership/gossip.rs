@@ -179,7 +179,7 @@ impl Gossip {
             .with_chitchat(|chitchat| readings.sightings(chitchat, reporter))
             .await;
         let me = self.shared.facts.lock().clone();
-        let view = self.book.view(&me, self.incarnation, heard, self.clock.wall_ms());
+        let view = self.book.view(&me, self.incarnation, heard, self.clock.monotonic_ms());
         for member in view.live().filter(|member| member.facts.node != me.node) {
             self.contacts.remember(member.facts.peer);
         }

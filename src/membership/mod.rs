@@ -159,7 +159,7 @@ impl Membership {
         let clock = parts.clock;
         let sealer = Arc::new(Sealer::new(&parts.keys, facts.cluster, clock.clone(), parts.entropy)?);
         let mut book = Book::default();
-        let view = book.view(&facts, parts.incarnation, Vec::new(), clock.wall_ms());
+        let view = book.view(&facts, parts.incarnation, Vec::new(), clock.monotonic_ms());
         let (found, resolved) = watch::channel(seeds.addresses().clone());
         let peer = facts.peer;
         let shared = Arc::new(Shared {

@@ -20,9 +20,9 @@ pub struct Member {
     pub incarnation: u64,
     /// It is heard of. A node that has just been learned of is not alive before it was heard of twice.
     pub is_alive: bool,
-    /// Since when, by this node's wall clock, this incarnation has been alive, or dead.
+    /// Since when, by this node's monotonic clock, this incarnation has been alive, or dead.
     pub since_ms: u64,
-    /// When, by this node's wall clock, the node was first seen alive, in whatever incarnation.
+    /// When, by this node's monotonic clock, the node was first seen alive, in whatever incarnation.
     pub known_since_ms: u64,
 }
 
@@ -37,7 +37,7 @@ pub struct Twin {
     pub is_newer: bool,
     /// It is heard of.
     pub is_alive: bool,
-    /// Since when, by this node's wall clock, it has been alive, or dead.
+    /// Since when, by this node's monotonic clock, it has been alive, or dead.
     pub since_ms: u64,
 }
 

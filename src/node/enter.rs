@@ -179,10 +179,10 @@ pub async fn enter(entrance: Entrance<'_>) -> Result<Entered, EnterError> {
 /// Waits until the others have told whether this node's id is alive elsewhere; two processes with one id would count twice. A
 /// node that has moved looks like that until its silence is noticed.
 async fn expect_no_twin(view: &mut watch::Receiver<Arc<ClusterView>>, clock: &dyn Clock) -> Result<(), EnterError> {
-    let began_ms = clock.wall_ms();
+    let began_ms = clock.monotonic_ms();
     loop {
         let now = view.borrow_and_update().clone();
-        let now_ms = clock.wall_ms();
+        let now_ms = clock.monotonic_ms();
         let waited_ms = now_ms.saturating_sub(began_ms);
         match now.twin.filter(|twin| !twin.is_newer) {
             Some(twin) if twin.was_first(now_ms) => return Err(EnterError::twin(now.me, &twin)),

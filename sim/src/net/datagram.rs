@@ -67,11 +67,34 @@ impl Datagrams for SimDatagrams {
     }
 }
 
+/// A datagram as it was sent: from, to, bytes.
+pub type Captured = (SocketAddr, SocketAddr, Vec<u8>);
+
+/// Datagrams that are kept for whoever wants to send them again.
+const CAPTURED_MAX: usize = 2_000;
+
+impl Net {
+    /// From now on datagrams are kept; those that were until now.
+    pub fn capture(&self) -> Vec<Captured> {
+        self.change(|inner| inner.captured.replace(Vec::new()).unwrap_or_default())
+    }
+
+    /// Puts a datagram on its way that claims to come from `from`.
+    pub fn forge(&self, from: SocketAddr, to: SocketAddr, datagram: &[u8]) {
+        self.change(|inner| send(inner, from, to, datagram));
+    }
+}
+
 fn send(inner: &mut Inner, own: SocketAddr, to: SocketAddr, datagram: &[u8]) {
     let (Some(here), Some(there)) = (host_at(own), host_at(to)) else {
         return;
     };
     inner.bytes += datagram.len() as u64;
+    if let Some(captured) = &mut inner.captured
+        && captured.len() < CAPTURED_MAX
+    {
+        captured.push((own, to, datagram.to_vec()));
+    }
     let copies = 1 + u64::from(
         inner.weather.twice_permille > 0 && {
             let permille = inner.weather.twice_permille;

@@ -1,7 +1,6 @@
 //! Stories with a name, one small file each; `swarm` makes its own from the seed.
-
-mod smoke;
-mod swarm;
+//!
+//! A story demands that it has reached its point (`Stage::demand`): one that passes because nothing happened is a failure.
 
 use crate::world::{Options, Scenario};
 
@@ -17,21 +16,51 @@ pub struct Entry {
     pub play: Scenario,
 }
 
-/// Every scenario.
-pub const ALL: &[Entry] = &[
-    Entry {
-        name: "smoke",
-        about: "three nodes, a few tasks of each kind, no fault",
-        options: |seed| Options::calm(seed, 3),
-        play: |stage| Box::pin(smoke::play(stage)),
-    },
-    Entry {
-        name: "swarm",
-        about: "everything follows from the seed",
-        options: swarm::options,
-        play: |stage| Box::pin(swarm::play(stage)),
-    },
-];
+/// The module, and the entry, of each name.
+macro_rules! scenarios {
+    ($($name:ident($options:expr): $about:literal;)*) => {
+        $(mod $name;)*
+
+        /// Every scenario.
+        pub const ALL: &[Entry] = &[$(Entry {
+            name: stringify!($name),
+            about: $about,
+            options: $options,
+            play: |stage| Box::pin($name::play(stage)),
+        }),*];
+    };
+}
+
+scenarios! {
+    smoke(three): "three nodes, a few tasks of each kind, no fault";
+    swarm(swarm::options): "everything follows from the seed";
+    leader_crash_between_commit_and_post(three): "a leader dies at the moment of its request, and before its answer";
+    delete_races_a_fire_on_a_partitioned_old_leader(three): "deleted by the majority while the old leader may still fire";
+    growth_one_to_five_with_churn(five): "a node becomes five under load, and some are killed meanwhile";
+    drain_during_load(|seed| Options::calm(seed, 4)): "a node is asked to leave, and nobody notices";
+    snapshot_to_a_lagging_node_during_partition(three): "a node that missed much catches up over one link that fails";
+    power_cut_of_all(three): "all nodes lose their power at once, three times";
+    torn_log_on_a_minority(three): "one node's power is cut in the middle of a write, again and again";
+    clock_jump_over_a_due(three): "one wall clock jumps, by seconds, hours and days";
+    disk_full_during_group_commit(three): "the disk of one node is full, then of two";
+    gossip_lies(three): "garbage, replays and stale truths on the gossip port";
+    herd(herd::options): "thousands of tasks in one second";
+    target_outage_with_retries(three): "targets that come back in time, and one that does not";
+    rolling_restart(three): "every node is restarted in order under load: no fire is late or repeated";
+    two_nodes(|seed| Options::calm(seed, 2)): "a voter and a learner: either is lost";
+    wiped_node_returns(wiped_node_returns::options): "a node loses its disk and comes back as a new one";
+    one_slow_target(three): "a target that hangs makes no other late";
+    idle_group_moves_fires_once(three): "an idle cluster, leadership moves, one task";
+    asymmetric_partitions(asymmetric_partitions::options): "links that work one way, and rings";
+}
+
+fn three(seed: u64) -> Options {
+    Options::calm(seed, 3)
+}
+
+fn five(seed: u64) -> Options {
+    Options::calm(seed, 5)
+}
 
 /// The scenario of this name.
 pub fn find(name: &str) -> Option<&'static Entry> {

@@ -23,7 +23,7 @@ const FIRST_HOST: usize = 100;
 
 /// A client, one call at a time.
 pub struct Client {
-    stage: Stage,
+    pub(super) stage: Stage,
     net: Net,
     number: usize,
     node: usize,

@@ -76,7 +76,7 @@ async fn a_crashed_member_is_dead_soon_and_returns() {
     let mut nodes = world.cluster(3).await;
     sleep(Duration::from_secs(10)).await;
     let first = nodes[0].incarnation_of(3);
-    let killed_ms = world.clock.wall_ms();
+    let killed_ms = world.clock.monotonic_ms();
     nodes.pop().expect("there are 3").membership.shutdown().await;
     for node in &mut nodes {
         let view = node.until_live(&[1, 2]).await;
@@ -128,7 +128,7 @@ async fn who_leaves_is_not_waited_for() {
     let mut nodes = world.cluster(3).await;
     sleep(Duration::from_secs(10)).await;
     let leaver = nodes.pop().expect("there are 3");
-    let left_ms = world.clock.wall_ms();
+    let left_ms = world.clock.monotonic_ms();
     leaver.membership.leave().await;
     for node in &mut nodes {
         let view = node.until_live(&[1, 2]).await;
