@@ -253,11 +253,15 @@ impl Cluster {
         if is_enough || doubt.is_none() {
             self.0.steady.compared(since, offset_ms);
         }
+        let is_right = offset_ms.unsigned_abs() <= CLOCK_OFFSET_MS_MAX;
+        let is_wrong = |offset: &Offset| is_right && certain_ms(offset).unsigned_abs() > CLOCK_OFFSET_MS_MAX;
+        let wrong = offsets.iter().filter(|(_, offset)| is_wrong(offset));
+        self.0.steady.found_wrong(wrong.map(|(node, _)| *node).collect());
         self.0.metrics.set_clock_offset_ms(offset_ms);
         if view.own().facts.clock_offset_ms != offset_ms {
             self.tell(|facts| facts.clock_offset_ms = offset_ms);
         }
-        if offset_ms.unsigned_abs() > CLOCK_OFFSET_MS_MAX {
+        if !is_right {
             tracing::error!(
                 offset_ms,
                 "this node's clock is too far from its peers': it fires nothing, and its leaderships go to others until it is set right"

@@ -220,11 +220,11 @@ impl Node {
             peers,
             metrics: metrics.clone(),
             clock: world.clock.clone(),
-            steady,
+            steady: steady.clone(),
             replicas: config.replicas,
             replace_after_ms: config.replace_after_secs * 1_000,
         });
-        let (loops, moving) = cluster_loops(&config, &mut world, local, &groups, replicas, &cluster);
+        let (loops, moving) = cluster_loops(&config, &mut world, local, &groups, replicas, &cluster, steady);
         Ok(Self {
             config,
             clock: world.clock,
@@ -326,6 +326,7 @@ fn cluster_loops<P: net::Listen>(
     groups: &Groups,
     replicas: Replicas,
     cluster: &Cluster,
+    steady: Steady,
 ) -> (JoinSet<()>, JoinSet<()>) {
     let (mut loops, mut moving) = (JoinSet::new(), JoinSet::new());
     loops.spawn(cluster.clone().watch_clock());
@@ -349,6 +350,7 @@ fn cluster_loops<P: net::Listen>(
         groups: groups.clone(),
         view: world.view.clone(),
         clock: world.clock.clone(),
+        steady,
         replicas: config.replicas,
         replace_after_ms: config.replace_after_secs * 1_000,
     });

@@ -23,6 +23,7 @@ use crate::id::{GroupId, NodeId};
 use crate::limits::CLOCK_OFFSET_MS_MAX;
 use crate::membership::ClusterView;
 use crate::raft::{ChangeError, Group, Groups, Leadership, Members, Urgency};
+use crate::steady::Steady;
 
 pub use going::{hand_everything_over, let_lost_copies_go};
 
@@ -54,6 +55,8 @@ pub struct Parts {
     pub view: watch::Receiver<Arc<ClusterView>>,
     /// Monotonic time, for how long a node has been seen alive or dead.
     pub clock: Arc<dyn Clock>,
+    /// Whose clock is wrong, as measured here.
+    pub steady: Steady,
     /// Copies wanted of every group.
     pub replicas: u8,
     /// How long a node is dead before its copies are made elsewhere, in milliseconds.
@@ -175,7 +178,7 @@ impl Placement {
             if self.stepping.contains_key(&group.id()) {
                 continue;
             }
-            let planned = leading_in_time(&view, plan.replicas(group.id()));
+            let planned = leading_in_time(&view, &self.parts.steady, plan.replicas(group.id()));
             let urgency = self.urgency(&view, &planned, plan.voters(group.id()));
             let situation = Situation {
                 me: self.parts.node,
@@ -267,10 +270,10 @@ fn is_clock_off(offset_ms: i64) -> bool {
 }
 
 /// The planned nodes, those whose clocks are right first: they are to lead.
-fn leading_in_time(view: &ClusterView, planned: &[NodeId]) -> Vec<NodeId> {
+fn leading_in_time(view: &ClusterView, steady: &Steady, planned: &[NodeId]) -> Vec<NodeId> {
     let is_off = |node: &NodeId| {
         let member = view.members.get(node);
-        member.is_some_and(|member| is_clock_off(member.facts.clock_offset_ms))
+        steady.is_wrong(*node) || member.is_some_and(|member| is_clock_off(member.facts.clock_offset_ms))
     };
     let mut planned = planned.to_vec();
     planned.sort_by_key(is_off);

@@ -4,6 +4,7 @@
 //! While the clock is not trusted the firing (`fire/`) takes nothing that is due and begins no attempt; reading, writing and leading go
 //! on. `cluster.rs` compares the clocks and reports here.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::clock::Clock;
+use crate::id::NodeId;
 use crate::limits::CLOCK_OFFSET_MS_MAX;
 
 /// The wall clock moving by more against the monotonic one, between two comparisons with the peers, is a jump. Far above what a
@@ -36,6 +38,8 @@ pub struct Steady(Arc<Inner>);
 struct Inner {
     clock: Arc<dyn Clock>,
     state: Mutex<State>,
+    /// Peers whose clocks are too far from this one, which is right.
+    wrong: Mutex<BTreeSet<NodeId>>,
     jumped: Notify,
 }
 
@@ -61,6 +65,7 @@ impl Steady {
         Self(Arc::new(Inner {
             clock,
             state: Mutex::new(State { base_ms, doubt }),
+            wrong: Mutex::default(),
             jumped: Notify::new(),
         }))
     }
@@ -99,6 +104,17 @@ impl Steady {
         if doubt.is_some() && state.doubt.is_none() {
             tracing::info!(offset_ms, "this node's clock is trusted again: its tasks fire");
         }
+    }
+
+    /// These peers' clocks are wrong, and no others: measured here, since the news of such a node is too old or too new for
+    /// gossip.
+    pub fn found_wrong(&self, peers: BTreeSet<NodeId>) {
+        *self.0.wrong.lock() = peers;
+    }
+
+    /// Whether a peer's clock is wrong.
+    pub fn is_wrong(&self, peer: NodeId) -> bool {
+        self.0.wrong.lock().contains(&peer)
     }
 
     fn look(&self) -> (u64, Option<(Duration, Doubt)>) {

@@ -68,6 +68,11 @@ impl Offsets {
     }
 
     fn keep(&mut self, fresh: Offset) {
+        // The peer's clock has jumped: no offset explains both.
+        let explains = |old: &Offset| {
+            old.offset_ms.abs_diff(fresh.offset_ms) <= old.uncertainty_ms.saturating_add(fresh.uncertainty_ms) + JUMP_MS
+        };
+        self.samples.retain(explains);
         let slot = |sample: &Offset| sample.measured.as_millis() / SLOT.as_millis();
         match self.samples.back_mut() {
             Some(last) if slot(last) == slot(&fresh) => {
@@ -158,6 +163,14 @@ mod tests {
         );
         offsets.add(jumped(20), jumped(30), WALL_MS + 25);
         assert_eq!(best(&offsets, 30), Some((-5_000, 7)));
+    }
+
+    #[test]
+    fn a_jump_of_the_peers_clock_makes_earlier_measurements_worthless() {
+        let mut offsets = Offsets::default();
+        offsets.add(moment(0), moment(2), WALL_MS + 1);
+        offsets.add(moment(1_000), moment(1_100), WALL_MS + 3_601_050);
+        assert_eq!(best(&offsets, 1_100), Some((3_600_000, 52)));
     }
 
     proptest! {

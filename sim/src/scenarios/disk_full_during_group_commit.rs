@@ -23,7 +23,7 @@ pub(super) async fn play(stage: Stage) {
             stage.sleep_ms(dice.within(1_000..3_000)).await;
             let first = dice.index(3);
             let full = [first, (first + 1) % 3];
-            fill(&stage, &full[..1 + round % 2], dice.within(500..4_000)).await;
+            fill(&stage, &full[..=round % 2], dice.within(500..4_000)).await;
         }
     })
     .await;

@@ -4,7 +4,7 @@
 use futures_util::future::join;
 
 use crate::history::Told;
-use crate::stage::Stage;
+use crate::stage::{Stage, once};
 use crate::workload::{self, Load};
 
 /// How long a node may take to leave, in milliseconds.
@@ -20,8 +20,14 @@ pub(super) async fn play(stage: Stage) {
         delay_secs_max: 20,
         bad_targets_permille: 0,
     };
-    let goes = stage.leader_of("w-0-0").await;
+    let own = stage.ids_of_one_group("own", 20);
+    let goes = stage.leader_of(&own[0]).await;
     let rest = stage.others(goes);
+    let mut client = stage.client(20, rest[0]);
+    for (after, id) in own.iter().enumerate() {
+        let second = stage.now_secs() + 2 + after as u64 / 2;
+        client.create_surely(once(id.as_str(), second, "http://ok.test/")).await;
+    }
     join(workload::run(&stage, load, "w", 0), async {
         stage.sleep_ms(5_000).await;
         stage.demand(stage.drain(goes, rest[0]).await, "the drain was accepted");
