@@ -6,6 +6,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::membership::{Facts, Member};
 use crate::raft::testing::{Cluster, GROUP, eventually};
+use crate::steady::Steady;
 
 fn member(node: NodeId) -> Member {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
@@ -42,11 +43,13 @@ fn view(me: NodeId, nodes: impl Iterator<Item = NodeId>) -> ClusterView {
 
 /// Runs the loop of a node until it is dropped.
 fn placement(cluster: &Cluster, view: ClusterView) -> JoinSet<()> {
+    let clock = Arc::new(SystemClock::default());
     let parts = Parts {
         node: view.me,
         groups: cluster.groups[&view.me].clone(),
         view: watch::channel(Arc::new(view)).1,
-        clock: Arc::new(SystemClock::default()),
+        steady: Steady::new(clock.clone(), false),
+        clock,
         replicas: 3,
         replace_after_ms: 300_000,
     };
