@@ -13,6 +13,8 @@ use crate::world::{Options, Outcome, World, seconds};
 
 /// Exit code of a run in which a promise was broken.
 const BROKEN: u8 = 1;
+/// Stack of the thread of a run: futures of a whole node are large without optimisation.
+const STACK_BYTES: usize = 16 << 20;
 /// Most violations that are printed of one run.
 const PRINTED_MAX: usize = 5;
 
@@ -121,7 +123,16 @@ fn one(entry: &Entry, seed: u64, trace: Option<&str>) -> ExitCode {
             .init();
     }
     let options = (entry.options)(seed);
-    let outcome = World::new(&options).play(entry.play);
+    // A thread of its own: its hash maps are seeded by the run, whatever this one has done before.
+    let (played, play) = (options.clone(), entry.play);
+    let run = std::thread::Builder::new().stack_size(STACK_BYTES);
+    let run = run
+        .spawn(move || World::new(&played).play(play))
+        .expect("there is room for one thread");
+    let Ok(outcome) = run.join() else {
+        println!("seed {} of {} panicked", options.seed, entry.name);
+        return ExitCode::from(BROKEN);
+    };
     if !outcome.violations.is_empty() {
         explain(entry, &options, &outcome);
     }

@@ -4,6 +4,7 @@
 //! means is decided by pure functions (`core/due.rs`, `core/retry.rs`); what becomes of the task by `core/machine.rs`.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -29,6 +30,9 @@ use crate::steady::Steady;
 
 /// How long a task is left alone after its outcome could not be reported or its schedule not be read, in milliseconds.
 const SECOND_LOOK_MS: u64 = 500;
+
+/// Pause before an outcome that was not recorded is reported again.
+const REPORT_AGAIN: Duration = Duration::from_millis(200);
 
 /// A task whose time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -134,7 +138,7 @@ impl Dispatcher {
         self.0.queues.lock().finish(target);
         self.start_allowed();
         let then = match settles {
-            Ok(made) if self.report(&group, &made.settles).await => made.then,
+            Ok(made) if self.report(&group, fire, &made.settles).await => made.then,
             Ok(_) | Err(SecondLook) => Then::SecondLook,
         };
         let now_ms = self.0.parts.clock.wall_ms();
@@ -269,19 +273,31 @@ impl Dispatcher {
 
     /// Puts the outcomes into the log. `false` if one of them may not have got there: the task is then looked at again,
     /// and the same fire is repeated with the same id if it is still open.
-    async fn report(&self, group: &Group, settles: &[Settle]) -> bool {
+    async fn report(&self, group: &Group, fire: Queued, settles: &[Settle]) -> bool {
         let mut is_settled = true;
         for settle in settles {
-            let task = settle.key;
-            match group.proposer().propose_waiting(&Op::Settle(settle.clone())).await {
-                Ok(_) => {}
-                Err(error @ (ProposeError::NotLeader | ProposeError::Unknown | ProposeError::Overloaded)) => {
-                    tracing::debug!(?task, %error, "an outcome was not recorded");
-                    is_settled = false;
-                }
-            }
+            is_settled &= self.report_one(group, fire, settle).await;
         }
         is_settled
+    }
+
+    /// Goes on reporting while the leadership lasts: a leader that cannot reach the others for a moment must not make the
+    /// attempt again, one more than the policy allows, only because it could not tell of it. A report that comes twice
+    /// changes nothing.
+    async fn report_one(&self, group: &Group, fire: Queued, settle: &Settle) -> bool {
+        loop {
+            match group.proposer().propose_waiting(&Op::Settle(settle.clone())).await {
+                Ok(_) => return true,
+                Err(error @ (ProposeError::NotLeader | ProposeError::Unknown | ProposeError::Overloaded)) => {
+                    tracing::debug!(task = ?settle.key, %error, "an outcome was not recorded");
+                }
+            }
+            let leads = self.0.parts.windows.of(fire.group).with(|window| window.generation());
+            if leads != Some(fire.generation) {
+                return false;
+            }
+            tokio::time::sleep(REPORT_AGAIN).await;
+        }
     }
 }
 

@@ -287,6 +287,11 @@ impl Window {
         }
     }
 
+    /// The leadership it was opened for.
+    pub fn generation(&self) -> u64 {
+        self.generation
+    }
+
     /// The earliest instant at which something is due.
     pub fn next_due_ms(&self) -> Option<u64> {
         let first = |entries: &BTreeMap<Position, DueEntry>| entries.first_key_value().map(|((at_ms, _), _)| *at_ms);

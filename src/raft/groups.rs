@@ -214,7 +214,7 @@ impl Groups {
         let (store, meta) = GroupStore::open(parts.kv.clone(), parts.count, id)?;
         let store = Arc::new(store);
         let machine = GroupMachine::new(store.clone(), &meta, parts.hook.clone(), parts.failure.clone())?;
-        compare(&parts.wal, &machine, id)?;
+        compare(&parts.wal, &machine, parts.node, id)?;
         let had = leave::before(parts, id).await?;
         let log = GroupLog::new(parts.wal.clone(), id);
         let network = GroupNetwork::new(Peers::new(parts.call.clone()), id);
@@ -303,7 +303,7 @@ fn config(snapshot_entries: u64) -> Config {
 }
 
 /// The log and the state must overlap: a gap between them is acknowledged data that is gone.
-fn compare(wal: &Wal, machine: &GroupMachine, group: GroupId) -> Result<(), StartError> {
+fn compare(wal: &Wal, machine: &GroupMachine, node: NodeId, group: GroupId) -> Result<(), StartError> {
     let log = wal.group(group.0);
     let applied = machine.applied_index();
     let purged = log.purged.as_ref().map(|(index, _)| *index);
@@ -319,7 +319,7 @@ fn compare(wal: &Wal, machine: &GroupMachine, group: GroupId) -> Result<(), Star
     let last = log.last_index.or(purged);
     // Where other nodes vote as well, they may have committed what this node's log did not have on disk yet: what it applied
     // of that stands, and openraft lets the log go on behind it. What it promised itself, the log stream has judged.
-    if machine.is_sole_voter()
+    if machine.is_sole_voter(node)
         && let Some(applied) = applied
         && last.is_none_or(|last| last < applied)
     {

@@ -22,7 +22,7 @@ use crate::core::command;
 use crate::core::machine::{Batch, Changes, GroupState};
 use crate::core::record::{self, RecordError};
 use crate::failure::Failure;
-use crate::id::GroupId;
+use crate::id::{GroupId, NodeId};
 use crate::raft::types::{Entry, Replies, TypeConfig};
 use crate::store::{GroupMeta, GroupStore, Snapshot, StoreError};
 
@@ -143,9 +143,14 @@ impl GroupMachine {
         self.current.lock().position.applied.map(|id| id.index)
     }
 
-    /// Whether no other node votes in the group, as applied here.
-    pub fn is_sole_voter(&self) -> bool {
-        self.current.lock().position.membership.voter_ids().count() <= 1
+    /// Whether nobody but `node` votes in the group, as applied here.
+    pub fn is_sole_voter(&self, node: NodeId) -> bool {
+        self.current
+            .lock()
+            .position
+            .membership
+            .voter_ids()
+            .all(|voter| voter == node)
     }
 
     /// Which entry made the members what they are, as applied here.
