@@ -280,6 +280,7 @@ rolling_restart() {
 find_before() {
     local tree=target/before/tree
     BEFORE=${XCRON_BEFORE:-}
+    note "beside ${BEFORE:-$(git rev-parse --short HEAD~1)}"
     if [ -n "$BEFORE" ]; then
         command -v "$BEFORE" >/dev/null || give_up "XCRON_BEFORE=$BEFORE is no program"
         return
@@ -311,7 +312,6 @@ upgrade() {
     stop_node 2
     start_node 2
     XCRON=$now
-    note "$("$BEFORE" --version) $(git rev-parse --short HEAD~1) beside $(git rev-parse --short HEAD)"
     judge 0
 }
 

@@ -5,7 +5,7 @@
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, ExitCode};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::{Context, ensure};
@@ -50,8 +50,17 @@ struct Edit {
     replace: String,
 }
 
-fn main() -> anyhow::Result<()> {
-    let args = Args::parse();
+fn main() -> ExitCode {
+    match prove(&Args::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn prove(args: &Args) -> anyhow::Result<()> {
     let sim = Path::new(env!("CARGO_MANIFEST_DIR"));
     let root = sim.parent().context("sim/ lies in the repository")?;
     let mutations = read(&sim.join("mutations"))?;
@@ -64,16 +73,12 @@ fn main() -> anyhow::Result<()> {
     println!("{:<26} {:>6}  {:<28} what it breaks", "bug", "seeds", "found by");
     let mut missed = 0;
     for mutation in &chosen {
-        match hunt(&program, mutation, &args) {
-            Some((seed, by)) => println!("{:<26} {seed:>6}  {by:<28} {}", mutation.name, mutation.about),
-            None => {
-                missed += 1;
-                println!(
-                    "{:<26} {:>6}  {:<28} {}",
-                    mutation.name, "-", "NOT FOUND", mutation.about
-                );
-            }
-        }
+        let found = hunt(&program, mutation, args);
+        missed += usize::from(found.is_none());
+        let (seeds, by) = found.map_or(("-".to_owned(), "NOT FOUND".to_owned()), |(seed, by)| {
+            (seed.to_string(), by)
+        });
+        println!("{:<26} {seeds:>6}  {by:<28} {}", mutation.name, mutation.about);
     }
     ensure!(
         missed == 0,
@@ -134,6 +139,7 @@ fn build(root: &Path, mutations: &[Mutation]) -> anyhow::Result<PathBuf> {
         "src",
         "sim/Cargo.toml",
         "sim/Cargo.lock",
+        "sim/regressions.txt",
         "sim/src",
     ] {
         copy(&root.join(part), &tree.join(part))?;

@@ -42,7 +42,7 @@ async fn ten_thousand_connections_that_say_nothing_stop_nothing() {
             }
             // No more open files here: those that were held longest go.
             Ok(Err(_)) => drop(held.drain(..held.len().min(HELD_LEAST))),
-            Err(_) => panic!("the peer port takes no connections any more, after {made}"),
+            Err(error) => panic!("the peer port takes no connections any more, after {made}: {error}"),
         }
         if made % 2_000 == 0 {
             let task = one_shot(&format!("among-{made}"), FAR_SECS, "http://127.0.0.1:9/", "{}");
