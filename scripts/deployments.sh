@@ -35,7 +35,7 @@ MODES=("$@")
 XCRON=${XCRON:-$PWD/target/release/xcron}
 
 # Starts $3 nodes in directory $1 on ports from $2, and prints the addresses of their APIs with commas between.
-up() { scripts/cluster.sh --dir "$PLACE/$1" --base-port "$2" up "$3" | paste -sd, -; }
+up() { scripts/cluster.sh --dir "$PLACE/$1" --base-port "$2" up "$3" | sed "s#^#http://#" | paste -sd, -; }
 
 figure() { tr ',{}' '\n\n\n' <"$PLACE/bench.json" | awk -v key="\"$1\":" 'index($0, key) == 1 { print substr($0, length(key) + 1); exit }'; }
 

@@ -3,8 +3,13 @@
 use crate::dice::Dice;
 use crate::disk::Faults;
 use crate::net::{Link, Weather};
-use crate::stage::{Act, Stage};
+use crate::stage::{Act, Shown, Stage};
 use crate::targets::Behaviour;
+
+/// How long nodes may take to serve before a disk is lost; then none is.
+const READY_MS: u64 = 30_000;
+/// How long copies take to be filled once all nodes serve.
+const COPIES_MS: u64 = 25_000;
 
 /// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -113,7 +118,7 @@ pub async fn run(stage: &Stage, plan: &Plan) {
         let kind = dice.pick(&plan.kinds);
         let is_lossy = matches!(kind, Kind::Wipe | Kind::Rot);
         // What is lost with one disk must be on the others: there is one such fault in a run.
-        if is_lossy && (has_lost_a_disk || stage.options.nodes < 3) {
+        if is_lossy && (has_lost_a_disk || stage.options.nodes < 3 || !has_copies(stage).await) {
             continue;
         }
         has_lost_a_disk |= is_lossy;
@@ -123,6 +128,17 @@ pub async fn run(stage: &Stage, plan: &Plan) {
         stage.breaks(Some(node), format!("{kind:?}"));
         fault(stage, &mut dice, kind, node, lasts_ms).await;
     }
+}
+
+/// Waits until every task has its copies: all nodes serve, and have done so for long enough to fill them. Faults come one after
+/// the other, so nothing else is broken now.
+async fn has_copies(stage: &Stage) -> bool {
+    let all_ready = |shown: &[Shown]| shown.iter().all(|shown| shown.is_ready);
+    if !stage.until_or("every node to serve", READY_MS, all_ready).await {
+        return false;
+    }
+    stage.sleep_ms(COPIES_MS).await;
+    all_ready(&stage.nodes())
 }
 
 async fn fault(stage: &Stage, dice: &mut Dice, kind: Kind, node: usize, lasts_ms: u64) {

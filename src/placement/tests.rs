@@ -6,6 +6,7 @@ use super::*;
 use crate::clock::SystemClock;
 use crate::membership::{Facts, Member};
 use crate::raft::testing::{Cluster, GROUP, eventually};
+use crate::steady::Steady;
 
 fn member(node: NodeId) -> Member {
     let address = SocketAddr::from(([127, 0, 0, 1], 1));
