@@ -51,7 +51,7 @@ impl Clock for LongUp {
     }
 
     fn monotonic(&self) -> Duration {
-        self.0.monotonic() + Duration::from_secs(3_600)
+        self.0.monotonic() + Duration::from_hours(1)
     }
 }
 
