@@ -82,7 +82,7 @@ proptest! {
                 }
                 Step::View => views.push((fjall.view(), everything(twin.view().as_ref()))),
                 Step::Persist => {
-                    prop_assert_eq!(runtime.block_on(fjall.persist()), runtime.block_on(twin.persist()));
+                    prop_assert_eq!(runtime.block_on(async { fjall.persist().await }), runtime.block_on(async { twin.persist().await }));
                 }
                 Step::Reopen => {
                     for (view, then) in views.drain(..) {
@@ -100,7 +100,7 @@ proptest! {
             prop_assert_eq!(everything(view.as_ref()), then);
         }
         // What a power cut leaves is a prefix of the commits, and all that was persisted.
-        runtime.block_on(twin.persist()).expect("nothing fails");
+        runtime.block_on(async { twin.persist().await }).expect("nothing fails");
         let kept = everything(&twin);
         disk.lose_power();
         prop_assert_eq!(everything(&open(&disk)), kept);
