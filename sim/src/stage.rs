@@ -182,7 +182,9 @@ impl Stage {
     /// Starts a node again, if it does not run.
     pub async fn restart(&self, node: usize) {
         let others = (0..self.options.nodes).filter(|other| *other != node).collect();
-        let join = if node == 0 { vec![] } else { others };
+        // The first node founded the cluster; without its disk it must join as any other, not found a second one.
+        let is_founder = node == 0 && self.nodes()[0].node_id.is_some();
+        let join = if is_founder { vec![] } else { others };
         self.act(Act::Start { node, join }).await;
     }
 
