@@ -40,7 +40,7 @@ const PASSES_LED_MIN: u32 = 4;
 /// Longest time one step may take; the next pass looks again.
 const STEP: Duration = Duration::from_secs(10);
 /// How long the outcomes of attempts in flight are waited for before leadership is handed over.
-const QUIET: Duration = Duration::from_secs(2);
+const QUIET: Duration = Duration::from_millis(800);
 /// After a hand-over that callbacks in flight have kept from being made, a group is left alone for so many passes, and for
 /// twice as many after each further one: as long as it waits, it fires nothing.
 const CALM_PASSES: (u32, u32) = (60, 960);

@@ -13,7 +13,7 @@ use crate::oracle::schedule::Schedule;
 pub const NAME: &str = "I1 no loss";
 
 /// How late a fire may be when all is well.
-pub const LATE_US: u64 = 3_000_000;
+pub const LATE_US: u64 = 2_000_000;
 /// Within what time after the last fault everything that was missed is fired.
 pub const RECOVERY_US: u64 = 10_000_000;
 /// Attempts in flight to one target from which on others wait for their turn: the product's `fire.in_flight_per_target_max`.
