@@ -11,6 +11,9 @@ const READY_MS: u64 = 30_000;
 /// How long copies take to be filled once all nodes serve.
 const COPIES_MS: u64 = 25_000;
 
+/// Two minutes and a little: a task that is due each minute misses two dues.
+const LONG_MS: u64 = 130_000;
+
 /// Kinds of faults.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
@@ -156,7 +159,9 @@ async fn fault(stage: &Stage, dice: &mut Dice, kind: Kind, node: usize, lasts_ms
             for one in 0..stage.options.nodes {
                 stage.act(Act::LosePower(one)).await;
             }
-            stage.sleep_ms(lasts_ms).await;
+            // Sometimes so long that crontab tasks miss dues.
+            let longer_ms = if dice.chance(400) { LONG_MS } else { 0 };
+            stage.sleep_ms(lasts_ms + longer_ms).await;
             for one in 0..stage.options.nodes {
                 stage.restart(one).await;
             }

@@ -25,6 +25,7 @@ pub const SOMETIMES: &[&str] = &[
     "damage that was refused",
     "a due while a clock was off",
     "an attempt in flight when its node died",
+    "a misfire was skipped",
 ];
 /// Failures that are printed whole.
 const PRINTED_MAX: usize = 3;

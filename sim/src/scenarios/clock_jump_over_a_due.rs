@@ -27,8 +27,7 @@ const TASKS: u64 = 10;
 const LATE: Duration = Duration::from_secs(8);
 
 pub(super) async fn play(stage: Stage) {
-    stage.found(3).await;
-    stage.until_planned(0, 3, 3).await;
+    stage.found_at_rest(3).await;
     for (number, (is_leader, skew_ms)) in JUMPS.into_iter().enumerate() {
         jump(&stage, number, is_leader, skew_ms).await;
     }

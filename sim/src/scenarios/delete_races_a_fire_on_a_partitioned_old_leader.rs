@@ -22,8 +22,7 @@ struct Seen {
 }
 
 pub(super) async fn play(stage: Stage) {
-    stage.found(3).await;
-    stage.until_planned(0, 3, 3).await;
+    stage.found_at_rest(3).await;
     let mut clients: Vec<Client> = (0..TASKS).map(|number| stage.client(number, number % 3)).collect();
     let mut seen = Seen::default();
     for round in 0..ROUNDS {

@@ -10,8 +10,7 @@ use xcron::membership::DATAGRAM_BYTES_MAX;
 pub(super) async fn play(stage: Stage) {
     let first = stage.net.capture();
     stage.demand(first.is_empty(), "nothing was said before");
-    stage.found(3).await;
-    stage.until_planned(0, 3, 3).await;
+    stage.found_at_rest(3).await;
     let old = stage.net.capture();
     stage.sleep_ms(5_000).await;
     let fresh = stage.net.capture();

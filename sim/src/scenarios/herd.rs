@@ -24,8 +24,7 @@ pub(super) fn options(seed: u64) -> Options {
 }
 
 pub(super) async fn play(stage: Stage) {
-    stage.found(3).await;
-    stage.until_planned(0, 3, 3).await;
+    stage.found_at_rest(3).await;
     let second = stage.now_secs() + 60;
     let clients = (0..CLIENTS).map(|number| {
         let stage = stage.clone();

@@ -8,8 +8,7 @@ use crate::stage::{Act, Stage, once};
 const LATE_US: u64 = 50_000;
 
 pub(super) async fn play(stage: Stage) {
-    stage.found(3).await;
-    stage.until_planned(0, 3, 3).await;
+    stage.found_at_rest(3).await;
     for round in 0..3 {
         let id = format!("idle-{round}");
         let mut client = stage.client(round, round % 3);

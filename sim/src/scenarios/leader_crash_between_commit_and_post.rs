@@ -9,8 +9,7 @@ use crate::targets::Trap;
 const FAILOVER_MS: u64 = 5_000;
 
 pub(super) async fn play(stage: Stage) {
-    stage.found(3).await;
-    stage.until_planned(0, 3, 3).await;
+    stage.found_at_rest(3).await;
     for round in 0..6 {
         let trap = [Trap::BeforeRequest, Trap::BeforeAnswer][round % 2];
         crash(&stage, round, trap).await;

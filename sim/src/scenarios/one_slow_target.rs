@@ -14,8 +14,7 @@ const P99_US: u64 = 30_000;
 const MOST_US: u64 = 200_000;
 
 pub(super) async fn play(stage: Stage) {
-    stage.found(3).await;
-    stage.until_planned(0, 3, 3).await;
+    stage.found_at_rest(3).await;
     let second = stage.now_secs() + 10;
     let clients = (0..20).map(|number| {
         let stage = stage.clone();

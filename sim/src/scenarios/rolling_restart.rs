@@ -6,8 +6,7 @@ use crate::stage::Stage;
 use crate::workload::{self, Load};
 
 pub(super) async fn play(stage: Stage) {
-    stage.found(3).await;
-    stage.until_planned(0, 3, 3).await;
+    stage.found_at_rest(3).await;
     let load = Load {
         clients: 4,
         calls: 250,

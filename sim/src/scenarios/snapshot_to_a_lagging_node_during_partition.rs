@@ -12,8 +12,7 @@ const CLIENTS: usize = 6;
 const TASKS: usize = 80;
 
 pub(super) async fn play(stage: Stage) {
-    stage.found(3).await;
-    stage.until_planned(0, 3, 3).await;
+    stage.found_at_rest(3).await;
     let mut dice = stage.dice("links");
     let lagging = dice.index(3);
     let others = stage.others(lagging);

@@ -8,8 +8,7 @@ use crate::stage::{Act, Stage, once};
 const TASKS: u64 = 15;
 
 pub(super) async fn play(stage: Stage) {
-    stage.found(3).await;
-    stage.until_planned(0, 3, 3).await;
+    stage.found_at_rest(3).await;
     let mut client = stage.client(0, 1);
     let second = stage.now_secs() + 3;
     stage.targets.set_outage("away", true);

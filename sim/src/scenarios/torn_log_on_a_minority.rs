@@ -10,8 +10,7 @@ use crate::workload::{self, Load};
 const CUTS: usize = 12;
 
 pub(super) async fn play(stage: Stage) {
-    stage.found(3).await;
-    stage.until_planned(0, 3, 3).await;
+    stage.found_at_rest(3).await;
     let load = Load {
         clients: 5,
         calls: 250,

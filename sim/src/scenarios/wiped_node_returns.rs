@@ -15,8 +15,7 @@ pub(super) fn options(seed: u64) -> Options {
 }
 
 pub(super) async fn play(stage: Stage) {
-    stage.found(3).await;
-    stage.until_planned(0, 3, 3).await;
+    stage.found_at_rest(3).await;
     let load = Load {
         clients: 4,
         calls: 120,

@@ -122,6 +122,12 @@ impl Stage {
         answer.is_some_and(|answer| answer["draining"] == true)
     }
 
+    /// A cluster of so many nodes, up to three, with every copy where it should be.
+    pub async fn found_at_rest(&self, nodes: usize) {
+        self.found(nodes).await;
+        self.until_planned(0, nodes, nodes).await;
+    }
+
     /// Waits until every group is led where it is planned, and has so many copies, of which so many vote.
     pub async fn until_planned(&self, through: usize, voters: usize, copies: usize) {
         let until_us = self.now_us() + PLAN_MS * 1_000;
