@@ -329,7 +329,7 @@ power_cut() {
 }
 
 grow() {
-    local number step began
+    local number step began before=1 copies bytes ideal
     start_nodes 1
     add_pending
     start_load "${XCRON_CHAOS_GROW_SECS:-180}"
@@ -337,7 +337,11 @@ grow() {
         began=$SECONDS
         for ((number = step - 1; number <= step; number++)); do start_node "$number"; done
         await_rest "$step"
-        note "$step nodes even after $((SECONDS - began)) s"
+        copies=$(counted xcron_snapshots_sent_total) bytes=$(counted xcron_snapshot_sent_bytes_total)
+        # 32 groups of three copies: to three nodes each new one gets all, later a new node gets its share of all copies.
+        ideal=$((before < 3 ? 32 * (step - before) : 32 * 3 * (step - before) / step))
+        note "$step nodes even after $((SECONDS - began)) s, so far $copies copies and $((bytes >> 20)) MiB sent (this step: $ideal are ideal)"
+        before=$step
     done
     judge 0
 }

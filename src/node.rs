@@ -345,6 +345,7 @@ fn cluster_loops<P: net::Listen>(
         std::future::pending(),
     ));
     loops.spawn(cluster.clone().publish());
+    loops.spawn(raft::end_deaf_terms(groups.clone()));
     let placement = Placement::new(placement::Parts {
         node: world.identity.node,
         groups: groups.clone(),

@@ -37,8 +37,8 @@ const FILLING_MAX: usize = 4;
 const HAND_OVERS_MAX: usize = 4;
 /// A group is led for so many passes before its leadership is handed on: no ping-pong between nodes that see differently.
 const PASSES_LED_MIN: u32 = 4;
-/// Longest time one step may take; the next pass looks again.
-const STEP: Duration = Duration::from_secs(10);
+/// Longest time one step may take; the next pass looks again. Longer than a planned hand-over waits for callbacks.
+const STEP: Duration = Duration::from_secs(20);
 /// How long the outcomes of attempts in flight are waited for before leadership is handed over.
 const QUIET: Duration = Duration::from_millis(800);
 /// After a hand-over that callbacks in flight have kept from being made, a group is left alone for so many passes, and for
@@ -187,8 +187,8 @@ impl Placement {
                 planned_voters: plan.voters(group.id()),
                 is_joint: members.changing_to.is_some(),
                 may_transfer_snapshot: filling < FILLING_MAX,
-                may_move_leadership: urgency == Urgency::Ordered && hand_overs < HAND_OVERS_MAX
-                    || state.passes >= PASSES_LED_MIN && state.calm.0 == 0 && hand_overs < HAND_OVERS_MAX,
+                may_move_leadership: hand_overs < HAND_OVERS_MAX
+                    && (urgency != Urgency::Convenient || state.passes >= PASSES_LED_MIN && state.calm.0 == 0),
             };
             // What another leader has begun is finished first: openraft goes no further by itself.
             let step = match &members.changing_to {
@@ -216,8 +216,10 @@ impl Placement {
     fn urgency(&self, view: &ClusterView, planned: &[NodeId], voters: usize) -> Urgency {
         let own = &view.own().facts;
         let is_planned = planned.iter().take(voters).any(|node| *node == self.parts.node);
-        if own.draining || !is_planned || is_clock_off(own.clock_offset_ms) {
+        if is_clock_off(own.clock_offset_ms) {
             Urgency::Ordered
+        } else if own.draining || !is_planned {
+            Urgency::Planned
         } else {
             Urgency::Convenient
         }

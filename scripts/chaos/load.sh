@@ -41,6 +41,14 @@ figure() {
         within == "" && index($0, key) == 1 { print substr($0, length(key) + 1); exit }'
 }
 
+# The sum of a counter over all nodes.
+counted() {
+    local number count
+    count=$(node_count)
+    for ((number = 1; number <= count; number++)); do ask "http://$(api_address "$number")/metrics"; done |
+        awk -v name="$1" '$1 == name { sum += $2 } END { printf "%d", sum }'
+}
+
 # Waits for the load, and prints the verdict. $1: how many faults may have made repeats.
 judge() {
     local number count early missing acked repeated silence

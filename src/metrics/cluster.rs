@@ -19,6 +19,8 @@ pub(super) struct Cluster {
     connections: Gauge,
     refusals: Family<ReasonLabels, Counter>,
     datagrams: Family<ReasonLabels, Counter>,
+    snapshots: Counter,
+    snapshot_bytes: Counter,
     alive: Gauge,
     led: Gauge,
     clock_offset_ms: Gauge,
@@ -38,6 +40,18 @@ impl Cluster {
             ),
             refusals: register(r, "peer_refusals", refusals, Family::default()),
             datagrams: register(r, "gossip_dropped", datagrams, Family::default()),
+            snapshots: register(
+                r,
+                "snapshots_sent",
+                "Snapshots of groups that another node has installed",
+                Counter::default(),
+            ),
+            snapshot_bytes: register(
+                r,
+                "snapshot_sent_bytes",
+                "Bytes of snapshots sent to other nodes",
+                Counter::default(),
+            ),
             alive: register(
                 r,
                 "nodes_alive",
@@ -64,6 +78,16 @@ impl Metrics {
     /// A datagram of gossip was dropped unread.
     pub fn inc_gossip_dropped(&self, reason: &'static str) {
         self.cluster.datagrams.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// A part of a snapshot was sent to another node.
+    pub fn add_snapshot_sent_bytes(&self, bytes: usize) {
+        self.cluster.snapshot_bytes.inc_by(bytes as u64);
+    }
+
+    /// Another node has installed a snapshot of this one.
+    pub fn inc_snapshots_sent(&self) {
+        self.cluster.snapshots.inc();
     }
 
     /// Nodes that gossip hears of.

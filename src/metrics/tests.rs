@@ -52,6 +52,10 @@ HELP xcron_peer_refusals Peer connections and messages refused or dropped, by re
 TYPE xcron_peer_refusals counter
 HELP xcron_gossip_dropped Gossip datagrams dropped before they were read, by reason.
 TYPE xcron_gossip_dropped counter
+HELP xcron_snapshots_sent Snapshots of groups that another node has installed.
+TYPE xcron_snapshots_sent counter
+HELP xcron_snapshot_sent_bytes Bytes of snapshots sent to other nodes.
+TYPE xcron_snapshot_sent_bytes counter
 HELP xcron_nodes_alive Nodes that gossip hears of, this one included.
 TYPE xcron_nodes_alive gauge
 HELP xcron_groups_led Groups that this node leads.

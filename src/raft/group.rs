@@ -170,11 +170,19 @@ impl Group {
             return false;
         }
         // A leader that is a majority by itself needs nobody's confirmation.
-        if self.is_alone() {
-            return true;
-        }
+        self.is_alone() || self.is_confirmed(self.0.built.lease * 9 / 10)
+    }
+
+    /// The term in which this node leads while no majority has confirmed it for a lease.
+    pub(super) fn unanswered_term(&self) -> Option<u64> {
+        let term = self.led_term().filter(|_| !self.is_alone())?;
+        (!self.is_confirmed(self.0.built.lease)).then_some(term)
+    }
+
+    /// Whether a majority has confirmed this leader within the last `within`.
+    fn is_confirmed(&self, within: Duration) -> bool {
         let acked = self.0.built.raft.data_metrics().borrow_watched().last_quorum_acked;
-        acked.is_some_and(|acked| TypeConfig::now() < *acked + self.0.built.lease * 9 / 10)
+        acked.is_some_and(|acked| TypeConfig::now() < *acked + within)
     }
 
     /// Whether an attempt may start now: last of all before it does.

@@ -217,7 +217,7 @@ impl Groups {
         compare(&parts.wal, &machine, parts.node, id)?;
         let had = leave::before(parts, id).await?;
         let log = GroupLog::new(parts.wal.clone(), id);
-        let network = GroupNetwork::new(Peers::new(parts.call.clone()), id);
+        let network = GroupNetwork::new(Peers::new(parts.call.clone(), parts.metrics.clone()), id);
         let raft = RaftGroup::new(parts.node, self.0.config.clone(), network, log, machine.clone())
             .await
             .map_err(refused(id))?;

@@ -16,12 +16,18 @@ use crate::raft::types::TypeConfig;
 
 /// How long another replica may take to lead after it was asked to.
 const HAND_OVER: Duration = Duration::from_millis(1_500);
+/// How long a hand-over that is planned waits for a moment without callbacks in flight: longer than one takes by default, with
+/// its report.
+const PATIENCE: Duration = Duration::from_secs(12);
 
 /// What is done when callbacks in flight do not end in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
     /// Leadership stays: it would only be better elsewhere.
     Convenient,
+    /// The plan has no place for this leader. It goes on firing until a moment without a callback in flight comes, at most as long
+    /// as one may take; then as [`Self::Ordered`].
+    Planned,
     /// It goes all the same; the new leader repeats what was in flight.
     Ordered,
 }
@@ -48,8 +54,12 @@ impl Group {
     /// election waits for no lease. Should that not come about, this node gives up its term as well, since the wish may
     /// still be on its way.
     pub async fn hand_over(&self, to: NodeId, quiet: Duration, urgency: Urgency) -> Result<(), ChangeError> {
-        let _quiet = Quiet::begin(self);
         let mut fires = self.0.fires.subscribe();
+        if urgency == Urgency::Planned {
+            // Should it not come, the quiet below waits once more.
+            drop(tokio::time::timeout(PATIENCE, fires.wait_for(|fires| *fires == 0)).await);
+        }
+        let _quiet = Quiet::begin(self);
         let settled = fires.wait_for(|fires| *fires == 0);
         if tokio::time::timeout(quiet, settled).await.is_err() && urgency == Urgency::Convenient {
             return Err(ChangeError(
@@ -74,9 +84,24 @@ impl Group {
         Err(ChangeError(format!("node {to:016x} did not take over in time")))
     }
 
-    /// Ends this leader's term. openraft's leader steps down for a higher vote alone, so it is shown the very vote that `to`
-    /// was to ask for, as if that request had come and its answer had been lost. Then a leader is elected as usual.
+    /// Ends the term of a leader whom a majority does not answer. The others elect the one of them that is ready first; the vote
+    /// that this node is shown for it only has to be a higher one.
+    pub(super) async fn end_term(&self, term: u64) -> Result<(), ChangeError> {
+        let own = *self.raft().node_id();
+        let Some(other) = self.raft().voter_ids().find(|node| *node != own) else {
+            return Err(ChangeError("nobody else votes in the group".into()));
+        };
+        self.show_higher_vote(term, other).await
+    }
+
+    /// Ends this leader's term, as if the request of `to` had come and its answer had been lost. Then a leader is elected as usual.
     async fn give_up(&self, term: u64, to: NodeId) -> Result<(), ChangeError> {
+        self.show_higher_vote(term, to).await?;
+        self.raft().trigger().elect(true).await.map_err(|error| failed(&error))
+    }
+
+    /// openraft's leader steps down for a higher vote alone: it is shown the very one that `to` would ask for.
+    async fn show_higher_vote(&self, term: u64, to: NodeId) -> Result<(), ChangeError> {
         let last_log_id = self.raft().data_metrics().borrow_watched().last_log;
         let request = VoteRequest::<TypeConfig> {
             vote: VoteOf::<TypeConfig>::from_leader_id(LeaderIdOf::<TypeConfig>::new(term + 1, to), false),
@@ -84,8 +109,7 @@ impl Group {
             leadership_transfer: true,
         };
         let asked = self.raft().vote(request).await;
-        asked.map_err(|error| ChangeError(error.to_string()))?;
-        self.raft().trigger().elect(true).await.map_err(|error| failed(&error))
+        asked.map(drop).map_err(|error| ChangeError(error.to_string()))
     }
 }
 

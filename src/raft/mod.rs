@@ -2,8 +2,9 @@
 //!
 //! `log.rs` is openraft's log on the shared log stream, `machine.rs` its state machine on the store, `proposer.rs` collects
 //! operations into entries, `group.rs` is one group on this node (`leading.rs` claims its leadership, `hand_over.rs` gives it
-//! away), `groups.rs` all of them (`leave.rs` lets one go), `wire.rs`, `network.rs` and
+//! away, `deaf.rs` ends it), `groups.rs` all of them (`leave.rs` lets one go), `wire.rs`, `network.rs` and
 //! `serve.rs` the messages between replicas, `runtime.rs` what openraft runs on.
+mod deaf;
 pub mod group;
 pub mod groups;
 pub mod hand_over;
@@ -25,6 +26,7 @@ pub mod testing;
 #[cfg(test)]
 mod tests;
 
+pub use deaf::end_deaf_terms;
 pub use group::{ChangeError, Group, Leadership, MemberState, Members, ReadError};
 pub use groups::{Groups, SNAPSHOT_ENTRIES, StartError};
 pub use hand_over::Urgency;

@@ -21,6 +21,7 @@ use openraft::type_config::alias::{ErrorSourceOf, SnapshotOf, VoteOf};
 use openraft_multi::{GroupNetworkAdapter, GroupNetworkFactory, GroupRouter};
 
 use crate::id::{GroupId, NodeId};
+use crate::metrics::Metrics;
 use crate::net::{CallError, Service};
 use crate::peer::Call;
 use crate::raft::types::{Payload, TypeConfig};
@@ -37,12 +38,15 @@ const INSTALL_DEADLINE: Duration = Duration::from_mins(2);
 
 /// The connections to the peers, shared by all groups.
 #[derive(Clone, Debug)]
-pub struct Peers(Arc<dyn Call>);
+pub struct Peers {
+    call: Arc<dyn Call>,
+    metrics: Arc<Metrics>,
+}
 
 impl Peers {
     /// The replicas that `call` reaches.
-    pub fn new(call: Arc<dyn Call>) -> Self {
-        Self(call)
+    pub fn new(call: Arc<dyn Call>, metrics: Arc<Metrics>) -> Self {
+        Self { call, metrics }
     }
 
     async fn ask(
@@ -53,7 +57,7 @@ impl Peers {
         deadline: Duration,
     ) -> Result<Answer, RPCError<TypeConfig>> {
         let request = wire::encode_request(group, request);
-        let answer = self.0.call(target, Service::Raft, request, deadline).await;
+        let answer = self.call.call(target, Service::Raft, request, deadline).await;
         let answer = answer.map_err(|error| match error {
             CallError::NotSent(_) => RPCError::from(unreachable(&error)),
             CallError::Unknown(_) => network(&error).into(),
@@ -194,13 +198,14 @@ impl Peers {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let mut chunks = snapshot.snapshot.chunks();
         while let Some(chunk) = chunks.next_chunk().map_err(|error| unreadable(&error))? {
+            let bytes = chunk.len();
             let request = Request::Chunk(Payload(chunk));
             match self
                 .ask(target, group, &request, CHUNK_DEADLINE)
                 .await
                 .map_err(streaming)?
             {
-                Answer::Stored => {}
+                Answer::Stored => self.metrics.add_snapshot_sent_bytes(bytes),
                 answer => return Err(strange(&answer).into()),
             }
         }
@@ -211,7 +216,10 @@ impl Peers {
         };
         let answer = self.ask(target, group, &request, INSTALL_DEADLINE).await;
         match answer.map_err(streaming)? {
-            Answer::Installed(response) => Ok(response),
+            Answer::Installed(response) => {
+                self.metrics.inc_snapshots_sent();
+                Ok(response)
+            }
             answer => Err(strange(&answer).into()),
         }
     }

@@ -37,6 +37,8 @@ type Rule = dyn Fn(NodeId, NodeId, Option<&Request>) -> bool + Send + Sync;
 pub struct Net {
     handlers: Mutex<BTreeMap<NodeId, Arc<dyn Handle>>>,
     rule: Mutex<Option<Arc<Rule>>>,
+    /// Hears nobody, neither calls nor answers.
+    deaf: Mutex<Option<NodeId>>,
 }
 
 impl Net {
@@ -45,9 +47,15 @@ impl Net {
         *self.rule.lock() = Some(Arc::new(rule));
     }
 
+    /// From now on this node hears nobody, and all hear it.
+    pub fn deafen(&self, node: NodeId) {
+        *self.deaf.lock() = Some(node);
+    }
+
     /// Everything passes.
     pub fn heal(&self) {
         *self.rule.lock() = None;
+        *self.deaf.lock() = None;
     }
 
     /// Who answers for a node.
@@ -83,10 +91,14 @@ impl Call for Endpoint {
             let rule = self.0.rule.lock().clone();
             let raft = (service == Service::Raft).then(|| wire::decode_request(&request).expect("own bytes").1);
             let passes = rule.is_none_or(|rule| rule(self.1, to, raft.as_ref()));
-            let Some(handler) = handler.filter(|_| passes) else {
+            let deaf = *self.0.deaf.lock();
+            let Some(handler) = handler.filter(|_| passes && deaf != Some(to)) else {
                 return Err(CallError::NotSent("lost".into()));
             };
             let answer = tokio::time::timeout(deadline, handler.handle(self.1, service, request)).await;
+            if deaf == Some(self.1) {
+                return Err(CallError::Unknown("lost".into()));
+            }
             answer.map_err(|_| CallError::Unknown("late".into()))
         })
     }

@@ -12,7 +12,7 @@ use openraft::vote::{RaftLeaderId, RaftVote};
 use super::testing::{Cluster, GROUP, create, eventually, has};
 use super::types::{Payload, TypeConfig};
 use super::wire::{self, Answer, Request};
-use super::{Groups, Urgency};
+use super::{Groups, Urgency, end_deaf_terms};
 use crate::clock::{Clock, SystemClock};
 use crate::id::NodeId;
 use crate::store::key::{Fact, Table, fact};
@@ -57,6 +57,43 @@ async fn a_leader_whose_successor_is_all_there_is_gives_its_term_up() {
     let leader = cluster.leader().await;
     assert!(cluster.copy(leader).led_term() > term);
     assert!(create(&cluster.copy(leader), "after").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_that_is_heard_and_hears_nobody_ends_its_term() {
+    let cluster = Cluster::start(3, 3).await;
+    let deaf = cluster.leader().await;
+    let term = cluster.copy(deaf).led_term();
+    let mut watches = tokio::task::JoinSet::new();
+    for groups in cluster.groups.values() {
+        watches.spawn(end_deaf_terms(groups.clone()));
+    }
+    cluster.net.deafen(deaf);
+    let leader = eventually("another leads", || {
+        let mut others = cluster.groups.keys().filter(|node| **node != deaf);
+        others.find(|node| cluster.copy(**node).may_act()).copied()
+    })
+    .await;
+    assert!(cluster.copy(leader).led_term() > term);
+    assert!(create(&cluster.copy(leader), "meanwhile").await);
+    cluster.net.heal();
+    eventually("it follows", || {
+        (cluster.copy(deaf).leader() == Some(leader)).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_planned_hand_over_waits_for_a_moment_without_callbacks() {
+    let cluster = Cluster::start(3, 3).await;
+    let group = cluster.copy(1);
+    let fire = group.begin_fire();
+    let mut hand_over = Box::pin(group.hand_over(2, SHORT, Urgency::Planned));
+    let early = tokio::time::timeout(4 * SHORT, &mut hand_over).await;
+    assert!(early.is_err() && group.may_fire(), "it goes on firing meanwhile");
+    drop(fire);
+    assert_eq!(hand_over.await, Ok(()));
+    assert_eq!(cluster.leader().await, 2);
 }
 
 #[tokio::test(flavor = "multi_thread")]
