@@ -34,9 +34,6 @@ pub const PEER_PORT: u16 = 81;
 /// Segments of the log: small, so that there are many.
 const SEGMENT_BYTES: u64 = 1 << 20;
 
-/// Entries of a group between two snapshots: few, so that many are sent.
-const SNAPSHOT_ENTRIES: u64 = 60;
-
 /// How a process ended by itself: in order, or with what it said.
 pub type Ended = Result<(), String>;
 
@@ -54,6 +51,8 @@ pub struct Common {
     pub targets: Targets,
     /// Settings, but for addresses.
     pub config: Config,
+    /// Entries of a group between two snapshots.
+    pub snapshot_entries: u64,
     /// What nodes know.
     pub secret: ClusterSecret,
     /// Looks on at every commit.
@@ -180,6 +179,7 @@ impl Host {
             mount,
             clock,
             config,
+            snapshot_entries: self.common.snapshot_entries,
         }
     }
 
@@ -251,6 +251,7 @@ struct Parts {
     mount: Mount,
     clock: Arc<NodeClock>,
     config: Config,
+    snapshot_entries: u64,
 }
 
 /// One run of a process, from its start to its end.
@@ -264,6 +265,7 @@ async fn life(parts: Parts, is_ready: Arc<AtomicBool>, stopped: oneshot::Receive
         mount,
         clock,
         config,
+        snapshot_entries,
     } = parts;
     let peer = config.peer_listen.0.expect("set by the host");
     let listener = net.listen(peer);
@@ -294,7 +296,7 @@ async fn life(parts: Parts, is_ready: Arc<AtomicBool>, stopped: oneshot::Receive
         log: LogWorld {
             files: Arc::new(mount.clone()),
             segment_bytes: SEGMENT_BYTES,
-            snapshot_entries: SNAPSHOT_ENTRIES,
+            snapshot_entries,
             runner: Arc::new(Turns(mount.clone())),
         },
         kv: Arc::new(kv),

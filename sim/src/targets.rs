@@ -28,6 +28,8 @@ const RETRY_AFTER_MS: u64 = 2_000;
 pub enum Behaviour {
     /// 200 within milliseconds.
     Ok,
+    /// 200 within a second.
+    Late,
     /// 200 after some seconds, sometimes too late.
     Slow,
     /// Does not answer at all.
@@ -43,8 +45,8 @@ pub enum Behaviour {
 }
 
 impl Behaviour {
-    /// Every behaviour, with the name that URLs give it.
-    pub const ALL: [(&'static str, Self); 7] = [
+    /// Every behaviour, with the name that URLs give it; the first ones are what loads draw from.
+    const NAMES: [(&'static str, Self); 8] = [
         ("ok", Self::Ok),
         ("slow", Self::Slow),
         ("hang", Self::Hang),
@@ -52,12 +54,15 @@ impl Behaviour {
         ("busy", Self::Busy),
         ("gone", Self::Gone),
         ("broken", Self::Broken),
+        ("late", Self::Late),
     ];
+    /// Behaviours to draw from.
+    pub const ALL: &'static [(&'static str, Self)] = Self::NAMES.split_at(7).0;
 
     /// The behaviour of a URL's host.
     pub fn of(url: &str) -> Self {
         let host = url.trim_start_matches("http://");
-        let found = Self::ALL.iter().find(|(name, _)| host.starts_with(name));
+        let found = Self::NAMES.iter().find(|(name, _)| host.starts_with(name));
         found.map_or(Self::Ok, |(_, behaviour)| *behaviour)
     }
 }
@@ -235,6 +240,7 @@ impl Inner {
             return none(quick, Answered::Lost, NoAnswer::Connect);
         }
         match Behaviour::of(&attempt.url) {
+            Behaviour::Late => status(ms(self.dice.within(100..700)), 200),
             Behaviour::Slow if self.dice.chance(150) => none(TIMEOUT, Answered::Unheard(200), NoAnswer::Timeout),
             Behaviour::Slow => status(ms(self.dice.within(500..4_000)), 200),
             Behaviour::Hang => none(TIMEOUT, Answered::Nothing, NoAnswer::Timeout),

@@ -51,6 +51,8 @@ pub struct Options {
     pub disk: Faults,
     /// Settings of all nodes.
     pub config: Config,
+    /// Entries of a group between two snapshots: few, so that many are sent.
+    pub snapshot_entries: u64,
 }
 
 impl Options {
@@ -74,6 +76,7 @@ impl Options {
                 ..Faults::default()
             },
             config: Config::default(),
+            snapshot_entries: 60,
         }
     }
 }
@@ -138,6 +141,7 @@ impl World {
             net: net.clone(),
             targets: targets.clone(),
             config,
+            snapshot_entries: options.snapshot_entries,
             secret,
             on_commit: look_on(commits.clone()),
             origin: Instant::now(),

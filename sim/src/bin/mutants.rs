@@ -41,6 +41,8 @@ struct Args {
 struct Mutation {
     name: String,
     about: String,
+    /// The scenario that is to find it.
+    scenario: String,
     edits: Vec<Edit>,
 }
 
@@ -70,7 +72,10 @@ fn prove(args: &Args) -> anyhow::Result<()> {
         .filter(|mutation| args.names.is_empty() || args.names.contains(&mutation.name));
     let chosen: Vec<_> = chosen.collect();
     ensure!(!chosen.is_empty(), "there are no such bugs in sim/mutations");
-    println!("{:<26} {:>6}  {:<28} what it breaks", "bug", "seeds", "found by");
+    println!(
+        "{:<26} {:<34} {:>6}  {:<28} what it breaks",
+        "bug", "scenario", "seeds", "found by"
+    );
     let mut missed = 0;
     for mutation in &chosen {
         let found = hunt(&program, mutation, args);
@@ -78,7 +83,10 @@ fn prove(args: &Args) -> anyhow::Result<()> {
         let (seeds, by) = found.map_or(("-".to_owned(), "NOT FOUND".to_owned()), |(seed, by)| {
             (seed.to_string(), by)
         });
-        println!("{:<26} {seeds:>6}  {by:<28} {}", mutation.name, mutation.about);
+        println!(
+            "{:<26} {:<34} {seeds:>6}  {by:<28} {}",
+            mutation.name, mutation.scenario, mutation.about
+        );
     }
     ensure!(
         missed == 0,
@@ -109,7 +117,10 @@ fn read(directory: &Path) -> anyhow::Result<Vec<Mutation>> {
 
 fn parse(text: &str) -> Option<Mutation> {
     let mut parts = text.split("--- file ");
-    let about = parts.next()?.trim().trim_start_matches("# ").to_owned();
+    let (about, scenario) = match parts.next()?.trim().split_once("\n--- scenario ") {
+        Some((about, scenario)) => (about, scenario),
+        None => (text.lines().next()?, "swarm"),
+    };
     let edits = parts.map(|part| {
         let (file, rest) = part.split_once("\n--- find\n")?;
         let (find, replace) = rest.split_once("\n--- replace\n")?;
@@ -121,7 +132,8 @@ fn parse(text: &str) -> Option<Mutation> {
     });
     Some(Mutation {
         name: String::new(),
-        about,
+        about: about.trim_start_matches("# ").to_owned(),
+        scenario: scenario.to_owned(),
         edits: edits.collect::<Option<_>>()?,
     })
 }
@@ -227,7 +239,7 @@ fn hunt(program: &Path, mutation: &Mutation, args: &Args) -> Option<(u64, String
                     if seed > args.seeds || is_over {
                         return;
                     }
-                    if let Some(by) = breaks(program, &mutation.name, seed) {
+                    if let Some(by) = breaks(program, mutation, seed) {
                         let mut found = found.lock();
                         if found.as_ref().is_none_or(|(first, _)| seed < *first) {
                             *found = Some((seed, by));
@@ -241,13 +253,13 @@ fn hunt(program: &Path, mutation: &Mutation, args: &Args) -> Option<(u64, String
 }
 
 /// The invariant that a run with the bug breaks.
-fn breaks(program: &Path, name: &str, seed: u64) -> Option<String> {
+fn breaks(program: &Path, mutation: &Mutation, seed: u64) -> Option<String> {
     let mut command = Command::new("timeout");
     command
         .arg("120")
         .arg(program)
-        .args(["--seed", &seed.to_string()])
-        .env(VARIABLE, name);
+        .args(["--seed", &seed.to_string(), "--scenario", &mutation.scenario])
+        .env(VARIABLE, &mutation.name);
     let output = command.output().ok()?;
     if output.status.success() {
         return None;
@@ -264,9 +276,14 @@ mod tests {
 
     #[test]
     fn a_bug_is_read() {
-        let text = "# It breaks.\n--- file src/a.rs\n--- find\none\ntwo\n--- replace\nthree\n";
+        let text = "# It breaks.\n--- scenario herd\n--- file src/a.rs\n--- find\none\ntwo\n--- replace\nthree\n";
         let mutation = parse(text).expect("well formed");
-        assert_eq!(mutation.about, "It breaks.");
+        assert_eq!(
+            (mutation.about.as_str(), mutation.scenario.as_str()),
+            ("It breaks.", "herd")
+        );
+        let plain = parse("# It breaks.\n--- file a\n--- find\n1\n--- replace\n2\n").expect("well formed");
+        assert_eq!((plain.about.as_str(), plain.scenario.as_str()), ("It breaks.", "swarm"));
         let edit = &mutation.edits[0];
         assert_eq!((edit.find.as_str(), edit.replace.as_str()), ("one\ntwo", "three"));
         assert!(parse("# It breaks.\n--- file src/a.rs\n").is_none());

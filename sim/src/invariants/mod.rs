@@ -9,6 +9,7 @@ mod commits;
 mod delete_is_final;
 mod exact_schedule;
 mod facts;
+mod fencing;
 mod full_accounting;
 mod healed;
 mod idempotent_create;
@@ -51,6 +52,7 @@ pub const ALL: &[(&str, Check)] = &[
     (exact_schedule::NAME, exact_schedule::check),
     (acked_survives::NAME, acked_survives::check),
     (one_owner::NAME, one_owner::check),
+    (fencing::NAME, fencing::check),
     (replicas_agree::NAME, replicas_agree::check),
     (index_conservation::NAME, index_conservation::check),
     (healed::NAME, healed::check),

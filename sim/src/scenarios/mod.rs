@@ -51,6 +51,8 @@ scenarios! {
     wiped_node_returns(wiped_node_returns::options): "a node loses its disk and comes back as a new one";
     one_slow_target(three): "a target that hangs makes no other late";
     idle_group_moves_fires_once(three): "an idle cluster, leadership moves, one task";
+    straggler_of_a_former_leadership(straggler_of_a_former_leadership::options): "callbacks that end after their leader has lost its leadership, and has it again";
+    power_cut_of_a_voter(power_cut_of_a_voter::options): "a vote that was never on disk counts for nobody";
     asymmetric_partitions(asymmetric_partitions::options): "links that work one way, and rings";
 }
 

@@ -41,6 +41,7 @@ pub(super) fn options(seed: u64) -> Options {
             sync_us_max,
             ..Faults::default()
         },
+        snapshot_entries: Dice::new(seed, "snapshots").pick(&[8, 25, 60]),
         ..Options::calm(seed, nodes)
     }
 }
