@@ -354,6 +354,7 @@ fn cluster_loops<P: net::Listen>(
         steady,
         replicas: config.replicas,
         replace_after_ms: config.replace_after_secs * 1_000,
+        callback: Duration::from_millis(config.fire.timeout_ms),
     });
     moving.spawn(placement.run());
     moving.spawn(placement::let_lost_copies_go(groups.clone(), world.view.clone()));

@@ -22,7 +22,7 @@ use crate::core::walk::{Replica, Situation, Step, next_step};
 use crate::id::{GroupId, NodeId};
 use crate::limits::CLOCK_OFFSET_MS_MAX;
 use crate::membership::ClusterView;
-use crate::raft::{ChangeError, Group, Groups, Leadership, Members, Urgency};
+use crate::raft::{ChangeError, Group, Groups, Leadership, MOMENT, Members, Urgency};
 use crate::steady::Steady;
 
 pub use going::{hand_everything_over, let_lost_copies_go};
@@ -37,8 +37,10 @@ const FILLING_MAX: usize = 4;
 const HAND_OVERS_MAX: usize = 4;
 /// A group is led for so many passes before its leadership is handed on: no ping-pong between nodes that see differently.
 const PASSES_LED_MIN: u32 = 4;
-/// Longest time one step may take; the next pass looks again. Longer than a planned hand-over waits for callbacks.
-const STEP: Duration = Duration::from_secs(20);
+/// Longest time one step may take; the next pass looks again.
+const STEP: Duration = Duration::from_secs(10);
+/// Longest time for which a leader that has to go waits for callbacks in flight, however long they may take.
+const PATIENCE_MAX: Duration = Duration::from_mins(1);
 /// How long the outcomes of attempts in flight are waited for before leadership is handed over.
 const QUIET: Duration = Duration::from_millis(800);
 /// After a hand-over that callbacks in flight have kept from being made, a group is left alone for so many passes, and for
@@ -61,6 +63,8 @@ pub struct Parts {
     pub replicas: u8,
     /// How long a node is dead before its copies are made elsewhere, in milliseconds.
     pub replace_after_ms: u64,
+    /// How long a callback may take.
+    pub callback: Duration,
 }
 
 /// A group that this node leads, and what is remembered of it.
@@ -71,6 +75,8 @@ struct Led {
     passes: u32,
     /// Passes for which leadership is not handed on just because the plan likes it better, and how long the last such time was.
     calm: (u32, u32),
+    /// Hand-overs that were tried, and were not made.
+    tries: u32,
 }
 
 /// A step that was taken, or not.
@@ -179,7 +185,11 @@ impl Placement {
                 continue;
             }
             let planned = leading_in_time(&view, &self.parts.steady, plan.replicas(group.id()));
-            let urgency = self.urgency(&view, &planned, plan.voters(group.id()));
+            let is_planned = planned
+                .iter()
+                .take(plan.voters(group.id()))
+                .any(|node| *node == self.parts.node);
+            let urgency = self.urgency(&view, is_planned, &members, state);
             let situation = Situation {
                 me: self.parts.node,
                 replicas: &replicas(&members, &view),
@@ -213,12 +223,16 @@ impl Placement {
     }
 
     /// Whether this node may go on leading a group that should better be led elsewhere.
-    fn urgency(&self, view: &ClusterView, planned: &[NodeId], voters: usize) -> Urgency {
+    fn urgency(&self, view: &ClusterView, is_planned: bool, members: &Members, state: Led) -> Urgency {
         let own = &view.own().facts;
-        let is_planned = planned.iter().take(voters).any(|node| *node == self.parts.node);
-        if is_clock_off(own.clock_offset_ms) {
+        let must_go = own.draining || !is_planned;
+        let voters = members.members.values().filter(|member| member.is_voter).count();
+        // With an even number of voters more of them are needed than otherwise: that does not wait.
+        let is_even = voters.is_multiple_of(2);
+        let patience = (self.parts.callback + MOMENT).min(PATIENCE_MAX);
+        if is_clock_off(own.clock_offset_ms) || must_go && (is_even || MOMENT * state.tries >= patience) {
             Urgency::Ordered
-        } else if own.draining || !is_planned {
+        } else if must_go {
             Urgency::Planned
         } else {
             Urgency::Convenient
@@ -235,6 +249,7 @@ impl Placement {
         if let (Step::TransferLeadership(_), Some(state)) = (&step, self.led.get_mut(&group)) {
             let last = (state.calm.1 * 2).clamp(CALM_PASSES.0, CALM_PASSES.1);
             state.calm = (last, last);
+            state.tries += 1;
         }
     }
 
@@ -256,6 +271,7 @@ impl Placement {
                     leadership,
                     passes: 0,
                     calm: (0, 0),
+                    tries: 0,
                 },
             };
             seen.insert(group.id(), state);

@@ -66,6 +66,7 @@ fn placement(cluster: &Cluster, view: ClusterView) -> JoinSet<()> {
         clock,
         replicas: 3,
         replace_after_ms: 300_000,
+        callback: Duration::from_secs(2),
     };
     let mut running = JoinSet::new();
     running.spawn(Placement::new(parts).run());

@@ -1,49 +1,60 @@
-//! Ends the term of a leader whom a majority does not answer.
+//! Ends the term of a leader whom nobody answers any more.
 //!
 //! openraft's leader leads until it hears of a higher vote. One that is heard and hears nobody, over links that work one way
-//! only, would keep its followers from electing another for as long as that lasts (etcd's answer to it is `CheckQuorum`).
+//! only, would keep its followers from electing another for as long as that lasts. Why openraft's own remedy is not taken:
+//! `doc/decisions/008-failover.md`.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use futures_util::future::join_all;
+use openraft::type_config::alias::InstantOf;
 use tokio::time::MissedTickBehavior;
 
 use crate::id::GroupId;
 use crate::raft::group::Group;
 use crate::raft::groups::Groups;
+use crate::raft::types::TypeConfig;
 
 /// How often leaders are looked at.
 const LOOK: Duration = Duration::from_millis(500);
-/// Looks in a row that find a leader unanswered before its term ends. Counted in looks, not in time: a process that stood still
-/// must first have had the chance to be answered.
-const LOOKS_MAX: u32 = 4;
+/// Looks in a row that find a leader without any new confirmation before its term ends. Counted in looks, not in time: a process
+/// that stood still must first have had the chance to be answered. Many: an answer waits for the other's disk.
+const LOOKS_MAX: u32 = 8;
+
+/// What a look found: the term, and when that was sent which a majority has confirmed last.
+type Found = (u64, Option<InstantOf<TypeConfig>>);
 
 /// Watches all groups of this node. Runs until it is dropped.
 pub async fn end_deaf_terms(groups: Groups) {
-    let mut looks: BTreeMap<GroupId, (u64, u32)> = BTreeMap::new();
+    let mut before: BTreeMap<GroupId, (Found, u32)> = BTreeMap::new();
     let mut ticks = tokio::time::interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let unanswered = groups
-            .iter()
-            .filter_map(|group| Some((group.unanswered_term()?, group)));
         let mut now = BTreeMap::new();
-        let mut deaf: Vec<(u64, Group)> = Vec::new();
-        for (term, group) in unanswered {
-            let before = looks.get(&group.id()).filter(|(of, _)| *of == term);
-            let count = before.map_or(0, |(_, count)| *count) + 1;
-            now.insert(group.id(), (term, count));
-            if count >= LOOKS_MAX {
-                deaf.push((term, group));
+        let mut deaf = Vec::new();
+        for group in groups.iter() {
+            let Some(found) = group.unanswered() else { continue };
+            let last = before.get(&group.id()).filter(|(last, _)| *last == found);
+            let looks = last.map_or(0, |(_, looks)| *looks) + 1;
+            now.insert(group.id(), (found, looks));
+            if looks >= LOOKS_MAX {
+                deaf.push(end(group, found.0));
             }
         }
-        looks = now;
-        for (term, group) in deaf {
-            match group.end_term(term).await {
-                Ok(()) => tracing::warn!(group = group.id().0, term, "a majority does not answer: leads no more"),
-                Err(error) => tracing::warn!(group = group.id().0, term, %error, "a term cannot be ended"),
-            }
+        before = now;
+        join_all(deaf).await;
+    }
+}
+
+async fn end(group: Group, term: u64) {
+    let (id, ended) = (group.id().0, group.end_term(term).await);
+    match ended {
+        Ok(true) => tracing::warn!(group = id, term, "nobody answers this leader: it leads no more"),
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(group = id, term, %error, "the term of a leader that nobody answers cannot be ended");
         }
     }
 }

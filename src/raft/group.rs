@@ -170,19 +170,22 @@ impl Group {
             return false;
         }
         // A leader that is a majority by itself needs nobody's confirmation.
-        self.is_alone() || self.is_confirmed(self.0.built.lease * 9 / 10)
+        self.is_alone() || is_within(self.quorum_acked(), self.0.built.lease * 9 / 10)
     }
 
-    /// The term in which this node leads while no majority has confirmed it for a lease.
-    pub(super) fn unanswered_term(&self) -> Option<u64> {
+    /// The term in which this node leads while no majority has confirmed it for a lease, and when that was sent which
+    /// one has confirmed last.
+    pub(super) fn unanswered(&self) -> Option<(u64, Option<InstantOf<TypeConfig>>)> {
         let term = self.led_term().filter(|_| !self.is_alone())?;
-        (!self.is_confirmed(self.0.built.lease)).then_some(term)
+        let acked = self.quorum_acked();
+        (!is_within(acked, self.0.built.lease)).then_some((term, acked))
     }
 
-    /// Whether a majority has confirmed this leader within the last `within`.
-    fn is_confirmed(&self, within: Duration) -> bool {
-        let acked = self.0.built.raft.data_metrics().borrow_watched().last_quorum_acked;
-        acked.is_some_and(|acked| TypeConfig::now() < *acked + within)
+    /// When that was sent which a majority has confirmed last.
+    fn quorum_acked(&self) -> Option<InstantOf<TypeConfig>> {
+        let metrics = self.0.built.raft.data_metrics();
+        let acked = metrics.borrow_watched().last_quorum_acked;
+        acked.map(|acked| *acked)
     }
 
     /// Whether an attempt may start now: last of all before it does.
@@ -344,4 +347,8 @@ impl Group {
     pub(super) fn flush(&self) {
         drop(self.0.built.machine.flush());
     }
+}
+
+fn is_within(acked: Option<InstantOf<TypeConfig>>, within: Duration) -> bool {
+    acked.is_some_and(|acked| TypeConfig::now() < acked + within)
 }

@@ -16,17 +16,17 @@ use crate::raft::types::TypeConfig;
 
 /// How long another replica may take to lead after it was asked to.
 const HAND_OVER: Duration = Duration::from_millis(1_500);
-/// How long a hand-over that is planned waits for a moment without callbacks in flight: longer than one takes by default, with
-/// its report.
-const PATIENCE: Duration = Duration::from_secs(12);
+/// How long one try of a planned hand-over waits for a moment without callbacks in flight. Short: by the next try another node may
+/// be the one to lead.
+pub const MOMENT: Duration = Duration::from_secs(2);
 
 /// What is done when callbacks in flight do not end in time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Urgency {
     /// Leadership stays: it would only be better elsewhere.
     Convenient,
-    /// The plan has no place for this leader. It goes on firing until a moment without a callback in flight comes, at most as long
-    /// as one may take; then as [`Self::Ordered`].
+    /// The plan has no place for this leader. It goes on firing until a moment without a callback in flight comes; if none does,
+    /// leadership stays, and whoever plans tries again, or orders it.
     Planned,
     /// It goes all the same; the new leader repeats what was in flight.
     Ordered,
@@ -56,15 +56,13 @@ impl Group {
     pub async fn hand_over(&self, to: NodeId, quiet: Duration, urgency: Urgency) -> Result<(), ChangeError> {
         let mut fires = self.0.fires.subscribe();
         if urgency == Urgency::Planned {
-            // Should it not come, the quiet below waits once more.
-            drop(tokio::time::timeout(PATIENCE, fires.wait_for(|fires| *fires == 0)).await);
+            let moment = tokio::time::timeout(MOMENT, fires.wait_for(|fires| *fires == 0)).await;
+            drop(moment.map_err(|_| in_flight())?);
         }
         let _quiet = Quiet::begin(self);
         let settled = fires.wait_for(|fires| *fires == 0);
-        if tokio::time::timeout(quiet, settled).await.is_err() && urgency == Urgency::Convenient {
-            return Err(ChangeError(
-                "callbacks in flight take long: leadership stays for now".into(),
-            ));
+        if tokio::time::timeout(quiet, settled).await.is_err() && urgency != Urgency::Ordered {
+            return Err(in_flight());
         }
         let Some(term) = self.led_term() else {
             return Err(ChangeError("this node does not lead the group any more".into()));
@@ -84,33 +82,40 @@ impl Group {
         Err(ChangeError(format!("node {to:016x} did not take over in time")))
     }
 
-    /// Ends the term of a leader whom a majority does not answer. The others elect the one of them that is ready first; the vote
-    /// that this node is shown for it only has to be a higher one.
-    pub(super) async fn end_term(&self, term: u64) -> Result<(), ChangeError> {
+    /// Ends the term of a leader whom a majority does not answer; whether it has. openraft says no if one has just answered.
+    pub(super) async fn end_term(&self, term: u64) -> Result<bool, ChangeError> {
         let own = *self.raft().node_id();
-        let Some(other) = self.raft().voter_ids().find(|node| *node != own) else {
+        // Votes are ordered by term and node: whoever is elected in the next term must not have a lower one than this node was
+        // shown, or it would be deposed as soon as the two hear each other.
+        let Some(lowest) = self.raft().voter_ids().filter(|node| *node != own).min() else {
             return Err(ChangeError("nobody else votes in the group".into()));
         };
-        self.show_higher_vote(term, other).await
+        self.show_higher_vote(term, lowest, false).await
     }
 
     /// Ends this leader's term, as if the request of `to` had come and its answer had been lost. Then a leader is elected as usual.
     async fn give_up(&self, term: u64, to: NodeId) -> Result<(), ChangeError> {
-        self.show_higher_vote(term, to).await?;
+        self.show_higher_vote(term, to, true).await?;
         self.raft().trigger().elect(true).await.map_err(|error| failed(&error))
     }
 
-    /// openraft's leader steps down for a higher vote alone: it is shown the very one that `to` would ask for.
-    async fn show_higher_vote(&self, term: u64, to: NodeId) -> Result<(), ChangeError> {
+    /// openraft's leader steps down for a higher vote alone: it is shown the one that `to` would ask for. Whether it was granted.
+    async fn show_higher_vote(&self, term: u64, to: NodeId, leadership_transfer: bool) -> Result<bool, ChangeError> {
         let last_log_id = self.raft().data_metrics().borrow_watched().last_log;
         let request = VoteRequest::<TypeConfig> {
             vote: VoteOf::<TypeConfig>::from_leader_id(LeaderIdOf::<TypeConfig>::new(term + 1, to), false),
             last_log_id,
-            leadership_transfer: true,
+            leadership_transfer,
         };
         let asked = self.raft().vote(request).await;
-        asked.map(drop).map_err(|error| ChangeError(error.to_string()))
+        asked
+            .map(|answer| answer.vote_granted)
+            .map_err(|error| ChangeError(error.to_string()))
     }
+}
+
+fn in_flight() -> ChangeError {
+    ChangeError("callbacks in flight take long: leadership stays for now".into())
 }
 
 fn failed(error: &Fatal<TypeConfig>) -> ChangeError {

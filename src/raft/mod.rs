@@ -29,6 +29,6 @@ mod tests;
 pub use deaf::end_deaf_terms;
 pub use group::{ChangeError, Group, Leadership, MemberState, Members, ReadError};
 pub use groups::{Groups, SNAPSHOT_ENTRIES, StartError};
-pub use hand_over::Urgency;
+pub use hand_over::{MOMENT, Urgency};
 pub use machine::AppliedHook;
 pub use proposer::{ProposeError, Proposer};

@@ -79,6 +79,14 @@ fn prove(args: &Args) -> anyhow::Result<()> {
     let mut missed = 0;
     for mutation in &chosen {
         let found = hunt(&program, mutation, args);
+        if let Some((seed, _)) = found {
+            let without = breaks(&program, mutation, seed, "");
+            ensure!(
+                without.is_none(),
+                "{}, seed {seed}: it fails without the bug as well",
+                mutation.scenario
+            );
+        }
         missed += usize::from(found.is_none());
         let (seeds, by) = found.map_or(("-".to_owned(), "NOT FOUND".to_owned()), |(seed, by)| {
             (seed.to_string(), by)
@@ -239,7 +247,7 @@ fn hunt(program: &Path, mutation: &Mutation, args: &Args) -> Option<(u64, String
                     if seed > args.seeds || is_over {
                         return;
                     }
-                    if let Some(by) = breaks(program, mutation, seed) {
+                    if let Some(by) = breaks(program, mutation, seed, &mutation.name) {
                         let mut found = found.lock();
                         if found.as_ref().is_none_or(|(first, _)| seed < *first) {
                             *found = Some((seed, by));
@@ -252,14 +260,14 @@ fn hunt(program: &Path, mutation: &Mutation, args: &Args) -> Option<(u64, String
     found.into_inner()
 }
 
-/// The invariant that a run with the bug breaks.
-fn breaks(program: &Path, mutation: &Mutation, seed: u64) -> Option<String> {
+/// The invariant that a run with this bug breaks.
+fn breaks(program: &Path, mutation: &Mutation, seed: u64, switched_on: &str) -> Option<String> {
     let mut command = Command::new("timeout");
     command
         .arg("120")
         .arg(program)
         .args(["--seed", &seed.to_string(), "--scenario", &mutation.scenario])
-        .env(VARIABLE, &mutation.name);
+        .env(VARIABLE, switched_on);
     let output = command.output().ok()?;
     if output.status.success() {
         return None;

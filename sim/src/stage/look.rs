@@ -53,8 +53,18 @@ impl Stage {
         count.group_of(id.key().shard()).0
     }
 
-    /// Who leads a group, as the running node knows it that is the furthest.
+    /// The generation of a group's leadership, as the running node knows it that is the furthest.
+    pub fn generation(&self, group: u16) -> Option<u64> {
+        self.leadership(group).map(|(generation, _)| generation)
+    }
+
+    /// Who leads a group, as the same node knows it.
     pub fn leader(&self, group: u16) -> Option<usize> {
+        let (_, leader) = self.leadership(group)?;
+        self.nodes().iter().position(|shown| shown.node_id == Some(leader))
+    }
+
+    fn leadership(&self, group: u16) -> Option<(u64, u64)> {
         let nodes = self.nodes();
         let newest = self.disks.iter().enumerate().filter_map(|(node, disk)| {
             nodes.get(node).filter(|shown| shown.is_running)?;
@@ -65,8 +75,7 @@ impl Stage {
             let state = invariants::meta(&row)?.state;
             Some((state.generation, state.leader?))
         });
-        let (_, leader) = newest.max()?;
-        nodes.iter().position(|shown| shown.node_id == Some(leader))
+        newest.max()
     }
 
     /// Who leads the group of a task; waits until somebody does that runs.
