@@ -20,6 +20,7 @@ what the callbacks say. Without a case, all of them:
   rolling-restart    stop and start each node in good order
   upgrade            three nodes of the commit before (or of $XCRON_BEFORE) become nodes of this one, one by one, and one goes back
   power-cut          kill -9 all nodes at once, and start them
+  power-loss         the same, and their disks lose everything that was not synced (root, loop devices and perl; else SKIPPED)
   grow               1 -> 3 -> 5 -> 7 nodes with tasks pending
   drain              one of four nodes leaves
 
@@ -44,9 +45,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/chaos/network.sh
 . scripts/chaos/view.sh
 . scripts/chaos/load.sh
+. scripts/chaos/power.sh
 
 CASES=(kill-leader kill-any kill-two-of-five pause-1 pause-5 pause-30 partition partition-deaf partition-mute
-    rolling-restart upgrade power-cut grow drain)
+    rolling-restart upgrade power-cut power-loss grow drain)
 # Seconds of load before the first fault, and after the last one.
 WARM_SECS=6
 AFTER_SECS=6
@@ -133,6 +135,7 @@ clean_up() {
         [ -z "$pid" ] || kill -s KILL "$pid" 2>/dev/null || true
     done
     for ((number = 1; number <= count; number++)); do await_end "$number" "$KILL_SECS" || true; done
+    drop_disks
     for space in "${SPACES[@]}"; do ip netns del "$space" || true; done
     if [ -n "$KEEP" ] && [ "$VERDICT" != PASS ]; then
         printf 'chaos.sh: the logs of %s are in %s\n' "$CASE" "$NODES_DIR" >&2
@@ -323,6 +326,28 @@ power_cut() {
     before_second
     kill -s KILL "${pids[@]}"
     for number in 1 2 3; do await_end "$number" "$KILL_SECS"; done
+    for number in 1 2 3; do spawn_node "$number"; done
+    for number in 1 2 3; do await_ready "$number"; done
+    judge 1
+}
+
+power_loss() {
+    local number
+    check_disks
+    for number in 1 2 3; do
+        make_disk "$number"
+        start_node "$number"
+    done
+    await_rest 3
+    start_load 30
+    before_second
+    cut_power
+    for number in 1 2 3; do
+        # It may have ended by itself: its disk does not write any more.
+        ! is_running "$number" || signal_node "$number" KILL
+        await_end "$number" "$KILL_SECS"
+    done
+    mount_disks
     for number in 1 2 3; do spawn_node "$number"; done
     for number in 1 2 3; do await_ready "$number"; done
     judge 1

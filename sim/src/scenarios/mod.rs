@@ -52,13 +52,21 @@ scenarios! {
     one_slow_target(three): "a target that hangs makes no other late";
     idle_group_moves_fires_once(three): "an idle cluster, leadership moves, one task";
     straggler_of_a_former_leadership(straggler_of_a_former_leadership::options): "callbacks that end after their leader has lost its leadership, and has it again";
-    power_cut_of_a_voter(power_cut_of_a_voter::options): "a vote that was never on disk counts for nobody";
-    slow_disks_of_a_majority(slow_disks_of_a_majority::options): "a sync takes more than a second on two of three nodes";
+    power_cut_of_a_voter(one_group): "a vote that was never on disk counts for nobody";
+    slow_disks_of_a_majority(one_group): "a sync takes more than a second on two of three nodes";
     asymmetric_partitions(asymmetric_partitions::options): "links that work one way, and rings";
 }
 
 fn three(seed: u64) -> Options {
     Options::calm(seed, 3)
+}
+
+/// Three nodes and one group, so that one leader is everybody's.
+fn one_group(seed: u64) -> Options {
+    Options {
+        groups: 1,
+        ..three(seed)
+    }
 }
 
 fn five(seed: u64) -> Options {

@@ -7,20 +7,11 @@ use futures_util::future::join;
 use crate::disk::Faults;
 use crate::stage::{Act, Stage};
 use crate::workload::{self, Load};
-use crate::world::Options;
 
 /// Rounds.
 const ROUNDS: usize = 8;
 /// How long a sync of the voter takes, in microseconds: longer than a round.
 const SYNC_US: u64 = 6_000_000;
-
-/// The world: one group, so that one leader is everybody's.
-pub(super) fn options(seed: u64) -> Options {
-    Options {
-        groups: 1,
-        ..Options::calm(seed, 3)
-    }
-}
 
 pub(super) async fn play(stage: Stage) {
     stage.found_at_rest(3).await;

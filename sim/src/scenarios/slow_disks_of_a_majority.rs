@@ -6,20 +6,11 @@ use futures_util::future::join;
 use crate::disk::Faults;
 use crate::stage::{Act, Stage};
 use crate::workload::{self, Load};
-use crate::world::Options;
 
 /// A sync of a slow disk, in microseconds.
 const SYNC_US: (u64, u64) = (1_200_000, 1_600_000);
 /// How long the disks are slow, in milliseconds.
 const LASTS_MS: u64 = 12_000;
-
-/// The world: one group, so that both others follow one leader.
-pub(super) fn options(seed: u64) -> Options {
-    Options {
-        groups: 1,
-        ..Options::calm(seed, 3)
-    }
-}
 
 pub(super) async fn play(stage: Stage) {
     stage.found_at_rest(3).await;
