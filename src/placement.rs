@@ -189,7 +189,7 @@ impl Placement {
                 .iter()
                 .take(plan.voters(group.id()))
                 .any(|node| *node == self.parts.node);
-            let urgency = self.urgency(&view, is_planned, &members, state);
+            let urgency = self.urgency(&view, is_planned, state);
             let situation = Situation {
                 me: self.parts.node,
                 replicas: &replicas(&members, &view),
@@ -223,14 +223,11 @@ impl Placement {
     }
 
     /// Whether this node may go on leading a group that should better be led elsewhere.
-    fn urgency(&self, view: &ClusterView, is_planned: bool, members: &Members, state: Led) -> Urgency {
+    fn urgency(&self, view: &ClusterView, is_planned: bool, state: Led) -> Urgency {
         let own = &view.own().facts;
         let must_go = own.draining || !is_planned;
-        let voters = members.members.values().filter(|member| member.is_voter).count();
-        // With an even number of voters more of them are needed than otherwise: that does not wait.
-        let is_even = voters.is_multiple_of(2);
         let patience = (self.parts.callback + MOMENT).min(PATIENCE_MAX);
-        if is_clock_off(own.clock_offset_ms) || must_go && (is_even || MOMENT * state.tries >= patience) {
+        if is_clock_off(own.clock_offset_ms) || must_go && MOMENT * state.tries >= patience {
             Urgency::Ordered
         } else if must_go {
             Urgency::Planned

@@ -8,7 +8,8 @@
 //! - who is made a voter is an alive, caught-up learner, and the voters after a change have an alive, caught-up majority;
 //! - a leader never takes its own vote away: it hands leadership over, and its successor does;
 //! - the number of voters is odd, but for one case: a single voter is replaced by way of two, so that leadership can be handed
-//!   over instead of being lost for an election's timeout. Both are needed then, so the two steps out of it never wait;
+//!   over instead of being lost for an election's timeout. Both are needed then, so the two steps out of it wait for nothing but
+//!   callbacks in flight;
 //! - a voter leaves through being a learner, so it hears that it no longer votes, and its copy stays until there are enough.
 
 #[cfg(test)]

@@ -24,6 +24,8 @@ async fn run(mount: Mount, mut writer: Writer, ended: Ended) {
     let work = Arc::new(Notify::new());
     let told = work.clone();
     writer.on_work(move || told.notify_one());
+    // What was handed over before this runs for the first time told nobody.
+    work.notify_one();
     loop {
         match writer.due_in() {
             Some(wait) => drop(timeout(wait, work.notified()).await),
