@@ -66,6 +66,8 @@ impl Reply {
 pub struct Client {
     address: SocketAddr,
     connection: Option<SendRequest<Full<Bytes>>>,
+    /// How far the request is that is being made: what to tell if it never ends.
+    stage: &'static str,
 }
 
 impl Client {
@@ -74,6 +76,7 @@ impl Client {
         Self {
             address,
             connection: None,
+            stage: "nothing was asked",
         }
     }
 
@@ -87,12 +90,16 @@ impl Client {
                 self.connection = None;
                 Err(error)
             }
-            Err(elapsed) => panic!("{path}: no answer and no end within {PATIENCE:?}: {elapsed}"),
+            Err(elapsed) => panic!(
+                "{path} of {}: no answer and no end within {PATIENCE:?} ({}): {elapsed}",
+                self.address, self.stage
+            ),
         }
     }
 
     async fn exchange(&mut self, method: Method, path: &str, body: Bytes) -> Result<Reply, String> {
-        let connection = self.connected().await.map_err(|error| format!("connect: {error}"))?;
+        self.connect().await.map_err(|error| format!("connect: {error}"))?;
+        let connection = self.connection.as_mut().expect("connected");
         let request = Request::builder()
             .method(method)
             .uri(path)
@@ -100,11 +107,13 @@ impl Client {
             .header(CONTENT_TYPE, "application/json")
             .body(Full::new(body))
             .expect("the parts of the request are valid");
+        self.stage = "the answer is waited for";
         let answer = connection
             .send_request(request)
             .await
             .map_err(|error| error.to_string())?;
         let status = answer.status();
+        self.stage = "the answer's body is waited for";
         let body = answer.into_body().collect().await.map_err(|error| error.to_string())?;
         Ok(Reply {
             status,
@@ -112,19 +121,21 @@ impl Client {
         })
     }
 
-    async fn connected(&mut self) -> std::io::Result<&mut SendRequest<Full<Bytes>>> {
+    async fn connect(&mut self) -> std::io::Result<()> {
+        self.stage = "the connection of the last request is waited for";
         let is_usable = match &mut self.connection {
             Some(connection) => connection.ready().await.is_ok(),
             None => false,
         };
         if !is_usable {
+            self.stage = "connecting";
             let stream = TcpStream::connect(self.address).await?;
             stream.set_nodelay(true)?;
             let (connection, driver) = handshake(TokioIo::new(stream)).await.map_err(std::io::Error::other)?;
             tokio::spawn(driver);
             self.connection = Some(connection);
         }
-        Ok(self.connection.as_mut().expect("just made"))
+        Ok(())
     }
 
     /// A call of `/xcron/*`.
