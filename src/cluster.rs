@@ -16,6 +16,7 @@ use futures_util::future::join_all;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
+use crate::core::command::COMMANDS;
 use crate::id::{GroupId, NodeId};
 use crate::limits::CLOCK_OFFSET_MS_MAX;
 use crate::membership::{ClusterView, Facts, Membership, Twin};
@@ -369,6 +370,16 @@ impl LeaderHints for Nodes {
 
     fn live(&self) -> Vec<NodeId> {
         self.0.borrow().live().map(|member| member.facts.node).collect()
+    }
+
+    fn commands(&self) -> u16 {
+        let view = self.0.borrow();
+        let read = view
+            .members
+            .values()
+            .filter(|member| member.is_alive)
+            .map(|member| member.facts.commands);
+        read.min().unwrap_or(COMMANDS)
     }
 }
 

@@ -91,10 +91,12 @@ pub struct Metrics {
 struct Tasks {
     pending: Gauge,
     creates: Counter,
+    updates: Counter,
     deletes: Counter,
     delivered: Counter,
     failed: Counter,
     skipped_misfire: Counter,
+    skipped_unknown: Counter,
     cancelled: Counter,
 }
 
@@ -160,10 +162,12 @@ impl Tasks {
                 Gauge::default(),
             ),
             creates: register(r, "creates", "Tasks created", Counter::default()),
+            updates: register(r, "updates", "Tasks replaced by clients", Counter::default()),
             deletes: register(r, "deletes", "Tasks deleted by clients", Counter::default()),
             delivered: outcome("delivered"),
             failed: outcome("failed"),
             skipped_misfire: outcome("skipped_misfire"),
+            skipped_unknown: outcome("skipped_unknown"),
             cancelled: outcome("cancelled"),
         };
         r.register("outcomes", "Due instants that reached their final outcome", outcomes);
@@ -231,9 +235,13 @@ impl Metrics {
             delivered,
             failed,
             skipped,
+            skipped_unknown,
             cancelled,
+            updated,
         } = *tally;
         self.tasks.creates.inc_by(created);
+        self.tasks.updates.inc_by(updated);
+        self.tasks.skipped_unknown.inc_by(skipped_unknown);
         self.tasks.deletes.inc_by(deleted);
         self.tasks.delivered.inc_by(delivered);
         self.tasks.failed.inc_by(failed);

@@ -1,4 +1,4 @@
-//! What the API asks of the tasks, whichever group and whichever node has them: create, delete, query.
+//! What the API asks of the tasks, whichever group and whichever node has them: create, update, delete, query.
 //!
 //! Owns the trait and its outcomes, which keep "not done" and "may have happened" apart. Called by `api` alone.
 
@@ -9,7 +9,7 @@ mod wire;
 #[cfg(test)]
 mod tests;
 
-use crate::core::task::{Schedule, TaskSpec, TaskState};
+use crate::core::task::{Delivery, Schedule, TaskSpec, TaskState};
 use crate::id::TaskId;
 
 use crate::peer::BoxFuture;
@@ -30,6 +30,27 @@ pub struct NewTask {
     pub url: String,
     /// What they carry: the client's JSON object, byte for byte.
     pub body: Vec<u8>,
+    /// How often its target may be sent a fire.
+    pub delivery: Delivery,
+}
+
+/// What a task is to be from now on; everything in it has been checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Change {
+    /// Which task.
+    pub id: TaskId,
+    /// The revision that is to be replaced; `None`: whichever it has.
+    pub replaces: Option<u32>,
+    /// When it is due.
+    pub schedule: Schedule,
+    /// The first due instant, in milliseconds since the Unix epoch.
+    pub first_due_ms: u64,
+    /// Where its callbacks go.
+    pub url: String,
+    /// What they carry: the client's JSON object, byte for byte.
+    pub body: Vec<u8>,
+    /// How often its target may be sent a fire.
+    pub delivery: Delivery,
 }
 
 /// A task as it is now.
@@ -69,6 +90,34 @@ pub enum CreateError {
     },
 }
 
+/// Why an update has no success to report.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UpdateError {
+    /// No such task. Not done.
+    #[error("no task has this id")]
+    NotFound,
+    /// It has another revision than the one that was to be replaced. Not done.
+    #[error("the task has revision {revision} by now: read it again, and decide anew")]
+    Outdated {
+        /// The revision it has.
+        revision: u32,
+    },
+    /// A limit is reached. Not done.
+    #[error("too many requests: {limit} is reached; try again after {retry_after_ms} ms")]
+    TooMany {
+        /// The limit's name.
+        limit: &'static str,
+        /// When to try again, in milliseconds from now.
+        retry_after_ms: u64,
+    },
+    /// Nobody can do it now. Not done; the text says why.
+    #[error("the task was not changed: {0}. Try again")]
+    Unavailable(String),
+    /// It may be done or not.
+    #[error("whether the task was changed is not known. Read it, and decide anew")]
+    Unknown,
+}
+
 /// Why a delete has no success to report.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DeleteError {
@@ -106,6 +155,10 @@ pub enum QueryError {
 pub trait Tasks: Send + Sync + 'static {
     /// Stores a task. The same task again under the same id is a success as well.
     fn create(&self, task: NewTask) -> BoxFuture<'_, Result<TaskId, CreateError>>;
+
+    /// Replaces what a task is, and ends what it owed before; its new revision. The same change again is a success as well, and
+    /// changes nothing.
+    fn update(&self, change: Change) -> BoxFuture<'_, Result<u32, UpdateError>>;
 
     /// Deletes a task. Deleting one that was deleted within its retention is a success as well.
     fn delete(&self, id: TaskId) -> BoxFuture<'_, Result<(), DeleteError>>;

@@ -5,27 +5,14 @@ use std::sync::Arc;
 use axum::extract::{Path, State};
 use axum::response::Response;
 use hyper::StatusCode;
-use hyper::header::{CONTENT_TYPE, HeaderValue};
-use serde::Serialize;
 
 use super::ApiState;
 use super::envelope::respond;
+use super::problem::problem;
 use crate::cluster::DrainError;
 
-const PROBLEM_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
 /// How a call on a node ends, in its path.
 const DRAIN: &str = ":drain";
-
-/// An error of `/v1` (RFC 9457).
-#[derive(Serialize)]
-struct Problem<'a> {
-    #[serde(rename = "type")]
-    kind: &'a str,
-    title: &'a str,
-    status: u16,
-    code: &'a str,
-    detail: String,
-}
 
 /// `GET /v1/cluster`.
 pub(super) async fn status(State(api): State<Arc<ApiState>>) -> Response {
@@ -63,17 +50,4 @@ pub(super) async fn drain(State(api): State<Arc<ApiState>>, Path(call): Path<Str
             error.to_string(),
         ),
     }
-}
-
-fn problem(status: StatusCode, code: &str, title: &str, detail: String) -> Response {
-    let body = Problem {
-        kind: "about:blank",
-        title,
-        status: status.as_u16(),
-        code,
-        detail,
-    };
-    let mut response = respond(status, serde_json::to_vec(&body).expect("plain structs always encode"));
-    response.headers_mut().insert(CONTENT_TYPE, PROBLEM_TYPE);
-    response
 }

@@ -6,17 +6,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::{Request, State};
-use axum::http::Extensions;
 use axum::response::Response;
-use bytes::Bytes;
 use hyper::StatusCode;
-use hyper::header::EXPECT;
-use tokio::time::timeout;
 
-use super::body::{self, BodyError};
-use super::envelope::{self, Data, MALFORMED, Refusal, TOO_LARGE, UNAVAILABLE};
+use super::call::{is_stale, late, read, time_limit, within};
+use super::envelope::{self, Data, MALFORMED, Refusal};
 use super::request::Asked;
-use super::server::RequestTimeout;
 use super::{ApiState, Call, request};
 use crate::core::task::TaskSpec;
 use crate::router::QueryError;
@@ -88,20 +83,6 @@ pub(super) async fn query(State(api): Shared, request: Request) -> Response {
     .await
 }
 
-/// Whether a query string is content with any copy of the task.
-fn is_stale(query: &str) -> Result<bool, Refusal> {
-    let mut pairs = ::url::form_urlencoded::parse(query.as_bytes());
-    match pairs.find(|(name, _)| name == "consistency") {
-        None => Ok(false),
-        Some((_, value)) if value == "linearizable" => Ok(false),
-        Some((_, value)) if value == "stale" => Ok(true),
-        Some(_) => Err(Refusal::new(
-            MALFORMED,
-            "`consistency` must be \"stale\" or \"linearizable\" (the default)",
-        )),
-    }
-}
-
 /// Any path that is not a route.
 pub(super) async fn unknown_path(State(api): Shared) -> Response {
     let message = "no such path: see /xcron/createTask, /xcron/deleteTask, /xcron/queryTask";
@@ -132,43 +113,4 @@ async fn id_in_body(request: Request, limit: Option<Duration>) -> Result<crate::
         ));
     }
     request::id(&bytes)
-}
-
-async fn read(request: Request, limit: Option<Duration>) -> Result<Bytes, Refusal> {
-    let waits = request.headers().contains_key(EXPECT);
-    let is_too_large = body::is_announced_too_large(request.body());
-    let bytes = match within(limit, body::read(request.into_body(), waits)).await {
-        Some(bytes) => bytes,
-        // What is still to come would not have been taken.
-        None if is_too_large => Err(BodyError::TooLarge),
-        None => {
-            let within_ms = limit.unwrap_or_default().as_millis();
-            let message = format!("the request's body did not arrive within {within_ms} ms; nothing was done");
-            return Err(Refusal::new(MALFORMED, message));
-        }
-    };
-    bytes.map_err(|error| match error {
-        BodyError::TooLarge => Refusal::new(TOO_LARGE, error.to_string()),
-        BodyError::Broken(_) => Refusal::new(MALFORMED, error.to_string()),
-    })
-}
-
-/// The server's bound on the time of each step of a request; none when there is no server, as in tests.
-fn time_limit(extensions: &Extensions) -> Option<Duration> {
-    extensions.get::<RequestTimeout>().map(|limit| limit.0)
-}
-
-async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
-    match limit {
-        Some(limit) => timeout(limit, work).await.ok(),
-        None => Some(work.await),
-    }
-}
-
-fn late(limit: Option<Duration>, what: &str, retry: &str) -> Refusal {
-    let within_ms = limit.unwrap_or_default().as_millis();
-    Refusal::new(
-        UNAVAILABLE,
-        format!("{what}: no outcome within {within_ms} ms; {retry}"),
-    )
 }

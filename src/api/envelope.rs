@@ -10,10 +10,10 @@ use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
-use crate::core::task::Schedule;
+use crate::core::task::{Delivery, Schedule};
 use crate::entropy::Entropy;
 use crate::id::TaskId;
-use crate::router::{CreateError, DeleteError, QueryError, TaskView};
+use crate::router::{CreateError, DeleteError, QueryError, TaskView, UpdateError};
 
 /// The body is not JSON, or a field is of the wrong kind.
 pub(super) const MALFORMED: u16 = 1000;
@@ -35,6 +35,8 @@ pub(super) const TOO_LARGE: u16 = 1007;
 pub(super) const NOT_FOUND: u16 = 1008;
 /// A limit is reached.
 pub(super) const TOO_MANY: u16 = 1009;
+/// The task has another revision by now. Only under `/v1`, where it is told as a problem.
+pub(super) const OUTDATED: u16 = 412;
 /// The id is taken.
 pub(super) const CONFLICT: u16 = 1012;
 /// No such type of task.
@@ -76,6 +78,22 @@ impl From<CreateError> for Refusal {
                 retry_after_ms: Some(retry_after_ms),
             },
             CreateError::Unavailable(_) | CreateError::Unknown { .. } => Self::new(UNAVAILABLE, message),
+        }
+    }
+}
+
+impl From<UpdateError> for Refusal {
+    fn from(error: UpdateError) -> Self {
+        let message = error.to_string();
+        match error {
+            UpdateError::NotFound => Self::new(NOT_FOUND, message),
+            UpdateError::Outdated { .. } => Self::new(OUTDATED, message),
+            UpdateError::TooMany { retry_after_ms, .. } => Self {
+                code: TOO_MANY,
+                message,
+                retry_after_ms: Some(retry_after_ms),
+            },
+            UpdateError::Unavailable(_) | UpdateError::Unknown => Self::new(UNAVAILABLE, message),
         }
     }
 }
@@ -140,6 +158,11 @@ struct TaskFields<'a> {
     r#type: u8,
     format: String,
     run_count: u64,
+    /// These two only where the client asked for it: the original has no such tasks.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    delivery: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    skipped_count: Option<u64>,
     callback: CallbackFields<'a>,
 }
 
@@ -158,12 +181,15 @@ impl<'a> TaskFields<'a> {
         };
         let body = serde_json::from_slice(&spec.body)
             .map_err(|error| Refusal::new(UNAVAILABLE, format!("the stored callback body is damaged: {error}")))?;
+        let is_once = spec.delivery == Delivery::AtMostOnce;
         Ok(Self {
             task_id: spec.id.as_str(),
             create_time: (spec.created_ms / 1_000).to_string(),
             r#type: kind,
             format,
             run_count: state.delivered,
+            delivery: is_once.then(|| spec.delivery.name()),
+            skipped_count: is_once.then_some(state.skipped),
             callback: CallbackFields { url: &spec.url, body },
         })
     }

@@ -1,6 +1,6 @@
 //! The HTTP API: routes, what they need, and who is told of each answer. Only `api` knows HTTP servers.
 //!
-//! `compat.rs` has the three calls, `request.rs` what a request must hold, `envelope.rs` the form of an answer,
+//! `compat.rs` has the three calls, `v1/` the ones that they cannot say, `request.rs` what a request must hold, `envelope.rs` the form of an answer,
 //! `server.rs` the connections. Decides nothing about tasks: it checks, asks [`Tasks`], and answers. Used by `node.rs`.
 
 use std::fmt;
@@ -18,14 +18,18 @@ use crate::readiness::Readiness;
 use crate::router::Tasks;
 
 mod body;
+mod call;
 mod cluster;
 mod compat;
 mod envelope;
 mod health;
 mod json;
+mod problem;
 mod request;
+mod schedule;
 mod server;
 mod url;
+mod v1;
 
 pub use server::{Listen, ServeLimits, serve};
 
@@ -38,22 +42,28 @@ pub enum Call {
     DeleteTask,
     /// `GET /xcron/queryTask`.
     QueryTask,
+    /// `GET /v1/tasks/{id}`.
+    GetTask,
+    /// `PUT /v1/tasks/{id}`.
+    PutTask,
 }
 
 impl Call {
-    /// The name in the path, and the label of the metrics.
+    /// The label of the metrics; under `/xcron/` the name in the path as well.
     pub fn name(self) -> &'static str {
         match self {
             Self::CreateTask => "createTask",
             Self::DeleteTask => "deleteTask",
             Self::QueryTask => "queryTask",
+            Self::GetTask => "getTask",
+            Self::PutTask => "putTask",
         }
     }
 }
 
 /// Told of what the API does. Called on the path of every request: it must not block.
 pub trait ApiObserve: Send + Sync + 'static {
-    /// A call was answered with `code` (0 = success) `duration` after its header had been read.
+    /// A call was answered with `code` (0 = success; under `/v1` the HTTP status) `duration` after its header had been read.
     fn answered(&self, call: Call, code: u16, duration: Duration);
     /// A connection was opened (`true`) or has ended (`false`).
     fn connections(&self, open: bool);
@@ -92,6 +102,7 @@ pub fn app(state: ApiState) -> Router {
         .route("/xcron/createTask", post(compat::create))
         .route("/xcron/deleteTask", post(compat::delete))
         .route("/xcron/queryTask", get(compat::query))
+        .route("/v1/tasks/{id}", get(v1::show).put(v1::replace))
         .route("/v1/cluster", get(cluster::status))
         .route("/v1/cluster/nodes/{call}", post(cluster::drain))
         .route("/healthz", get(health::alive))

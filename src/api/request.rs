@@ -1,5 +1,5 @@
 //! What a request must hold: from its bytes to a checked [`Asked`] or task id, or the first refusal in the promised
-//! order. Pure: the time is given. Called by `compat.rs`.
+//! order. Pure: the time is given. Called by `compat.rs`; the callback is read for `v1/` as well.
 //!
 //! The order (size, JSON and kinds, type, format, URL, task id) is part of the API: doc/api.md.
 
@@ -8,16 +8,14 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::envelope::{BAD_CRON, BAD_URL, MALFORMED, NO_URL, NOT_TEN_DIGITS, PAST, Refusal, TOO_LARGE, UNKNOWN_TYPE};
+use super::envelope::{BAD_CRON, BAD_URL, MALFORMED, NO_URL, NOT_TEN_DIGITS, Refusal, TOO_LARGE, UNKNOWN_TYPE};
+use super::schedule::{self, Names};
 use super::{json, url};
-use crate::core::schedule::{Cron, CronError};
-use crate::core::task::{Schedule, TaskSpec};
+use crate::core::task::{Delivery, Schedule, TaskSpec};
 use crate::id::TaskId;
-use crate::limits::{BODY_BYTES_MAX, CRON_BYTES_MAX, TIMEZONE_BYTES_MAX};
+use crate::limits::BODY_BYTES_MAX;
 use crate::router::NewTask;
 
-/// The zone of a crontab line that names none.
-const TIMEZONE_DEFAULT: &str = "UTC";
 /// The callback body of a task that gives none.
 const BODY_DEFAULT: &str = "{}";
 /// Digits of a one-shot's instant: Unix seconds from 2001 to 2286.
@@ -37,6 +35,8 @@ struct CreateFields<'a> {
     task_id: Option<&'a RawValue>,
     #[serde(borrow)]
     callback: Option<&'a RawValue>,
+    #[serde(borrow)]
+    delivery: Option<&'a RawValue>,
 }
 
 #[derive(Default, Deserialize)]
@@ -46,6 +46,13 @@ struct CallbackFields<'a> {
     url: Option<&'a RawValue>,
     #[serde(borrow)]
     body: Option<&'a RawValue>,
+}
+
+/// Where a task's callbacks go, and what they carry; the URL is not judged yet.
+pub(super) struct Callback<'a> {
+    url: Option<Cow<'a, str>>,
+    /// The client's JSON object, byte for byte.
+    pub(super) body: &'a str,
 }
 
 /// What deleteTask and queryTask know.
@@ -76,8 +83,8 @@ struct Create<'a> {
     format: Option<Format<'a>>,
     timezone: Option<Cow<'a, str>>,
     task_id: Option<Cow<'a, str>>,
-    url: Option<Cow<'a, str>>,
-    body: &'a str,
+    callback: Callback<'a>,
+    delivery: Option<Cow<'a, str>>,
 }
 
 /// A createTask that is well formed.
@@ -95,7 +102,7 @@ pub(super) fn create(bytes: &[u8], now_ms: u64) -> Result<Asked, Refusal> {
         Kind::Once => {
             let at_ms = instant(create.format.as_ref())?;
             let schedule = Schedule::Once { at_ms };
-            if let Err(past) = not_past(at_ms, now_ms) {
+            if let Err(past) = schedule::not_past(at_ms, now_ms, "format") {
                 return create.past(schedule, past);
             }
             (schedule, at_ms)
@@ -108,13 +115,14 @@ pub(super) fn create(bytes: &[u8], now_ms: u64) -> Result<Asked, Refusal> {
             ));
         }
     };
-    let (id, url) = create.id_and_url()?;
+    let (url, id, delivery) = create.rest()?;
     Ok(Asked::New(NewTask {
         id,
         schedule,
         first_due_ms,
         url,
-        body: create.body.as_bytes().to_vec(),
+        body: create.callback.body.as_bytes().to_vec(),
+        delivery,
     }))
 }
 
@@ -135,61 +143,113 @@ pub(super) fn id_in_query(query: &str) -> Option<Result<TaskId, Refusal>> {
         .map(|(_, text)| task_id(&text))
 }
 
-fn task_id(text: &str) -> Result<TaskId, Refusal> {
+/// A task id that is of its form.
+pub(super) fn task_id(text: &str) -> Result<TaskId, Refusal> {
     TaskId::parse(text).map_err(|error| Refusal::new(MALFORMED, error.to_string()))
 }
 
-impl<'a> Create<'a> {
-    fn read(bytes: &'a [u8]) -> Result<Self, Refusal> {
-        let fields: CreateFields<'a> = json::request(bytes)?;
-        let callback = fields
-            .callback
-            .map(|raw| json::object::<CallbackFields<'a>>(raw, "callback"))
-            .transpose()?;
-        let CallbackFields { url, body } = callback.unwrap_or_default();
-        let text = |raw: Option<&'a RawValue>, field| raw.map(|raw| json::string(raw, field)).transpose();
-        if body.is_some_and(|body| body.get().len() > BODY_BYTES_MAX) {
-            return Err(Refusal::new(
-                TOO_LARGE,
-                format!("`callback.body` must have at most {BODY_BYTES_MAX} bytes"),
-            ));
-        }
-        let kind = fields.r#type.map_or(Ok(Kind::Unknown), Kind::read)?;
-        let format = fields.format.map(|raw| Format::read(raw, kind)).transpose()?;
-        if let Some(body) = body.filter(|body| !json::is_object(body)) {
-            return Err(json::wrong_kind("callback.body", "an object", body));
-        }
-        Ok(Self {
-            kind,
-            format,
-            timezone: text(fields.timezone, "timezone")?,
-            task_id: text(fields.task_id, "task_id")?,
-            url: text(url, "callback.url")?,
-            body: body.map_or(BODY_DEFAULT, RawValue::get),
-        })
+/// The callback of a request; its parts are judged in the order that the call promises.
+pub(super) fn callback(raw: Option<&RawValue>) -> Result<Callback<'_>, Refusal> {
+    let fields = CallbackFields::read(raw)?;
+    fields.check_size()?;
+    fields.check_body()?;
+    fields.read_texts()
+}
+
+/// How often the target may be sent a fire.
+pub(super) fn delivery(name: Option<&str>) -> Result<Delivery, Refusal> {
+    let Some(name) = name else {
+        return Ok(Delivery::default());
+    };
+    Delivery::of_name(name).ok_or_else(|| {
+        Refusal::new(
+            MALFORMED,
+            "`delivery` must be \"at_least_once\" (the default) or \"at_most_once\"",
+        )
+    })
+}
+
+impl<'a> CallbackFields<'a> {
+    fn read(raw: Option<&'a RawValue>) -> Result<Self, Refusal> {
+        let read = raw.map(|raw| json::object::<Self>(raw, "callback")).transpose();
+        read.map(Option::unwrap_or_default)
     }
 
-    fn id_and_url(&self) -> Result<(Option<TaskId>, String), Refusal> {
+    fn check_size(&self) -> Result<(), Refusal> {
+        if self.body.is_some_and(|body| body.get().len() > BODY_BYTES_MAX) {
+            let message = format!("`callback.body` must have at most {BODY_BYTES_MAX} bytes");
+            return Err(Refusal::new(TOO_LARGE, message));
+        }
+        Ok(())
+    }
+
+    fn check_body(&self) -> Result<(), Refusal> {
+        match self.body.filter(|body| !json::is_object(body)) {
+            Some(body) => Err(json::wrong_kind("callback.body", "an object", body)),
+            None => Ok(()),
+        }
+    }
+
+    fn read_texts(&self) -> Result<Callback<'a>, Refusal> {
+        let url = self.url.map(|raw| json::string(raw, "callback.url")).transpose()?;
+        Ok(Callback {
+            url,
+            body: self.body.map_or(BODY_DEFAULT, RawValue::get),
+        })
+    }
+}
+
+impl Callback<'_> {
+    /// The URL, if it is one that callbacks can go to.
+    pub(super) fn url(&self) -> Result<String, Refusal> {
         let url = match &self.url {
             Some(url) if !url.is_empty() => url,
             _ => return Err(Refusal::new(NO_URL, "`callback.url` is missing or empty")),
         };
         url::check(url).map_err(|error| Refusal::new(BAD_URL, error.to_string()))?;
+        Ok(url.clone().into_owned())
+    }
+}
+
+impl<'a> Create<'a> {
+    fn read(bytes: &'a [u8]) -> Result<Self, Refusal> {
+        let fields: CreateFields<'a> = json::request(bytes)?;
+        let callback = CallbackFields::read(fields.callback)?;
+        let text = |raw: Option<&'a RawValue>, field| raw.map(|raw| json::string(raw, field)).transpose();
+        callback.check_size()?;
+        let kind = fields.r#type.map_or(Ok(Kind::Unknown), Kind::read)?;
+        let format = fields.format.map(|raw| Format::read(raw, kind)).transpose()?;
+        callback.check_body()?;
+        Ok(Self {
+            kind,
+            format,
+            timezone: text(fields.timezone, "timezone")?,
+            task_id: text(fields.task_id, "task_id")?,
+            delivery: text(fields.delivery, "delivery")?,
+            callback: callback.read_texts()?,
+        })
+    }
+
+    /// What is judged after the schedule, in this order.
+    fn rest(&self) -> Result<(String, Option<TaskId>, Delivery), Refusal> {
+        let url = self.callback.url()?;
         let id = self.task_id.as_deref().map(task_id).transpose()?;
-        Ok((id, url.clone().into_owned()))
+        Ok((url, id, delivery(self.delivery.as_deref())?))
     }
 
     /// A one-shot whose instant is past: refused as such, unless the whole of it could have been stored in time.
     fn past(&self, schedule: Schedule, past: Refusal) -> Result<Asked, Refusal> {
-        let Ok((Some(id), url)) = self.id_and_url() else {
+        let Ok((url, Some(id), delivery)) = self.rest() else {
             return Err(past);
         };
         let spec = TaskSpec {
             id,
             schedule,
             url,
-            body: self.body.as_bytes().to_vec(),
+            body: self.callback.body.as_bytes().to_vec(),
             created_ms: 0,
+            delivery,
+            revision: 1,
         };
         Ok(Asked::Past(spec, past))
     }
@@ -234,48 +294,18 @@ fn instant(format: Option<&Format<'_>>) -> Result<u64, Refusal> {
     Ok(seconds * 1_000)
 }
 
-/// The second that has begun is not past.
-fn not_past(at_ms: u64, now_ms: u64) -> Result<(), Refusal> {
-    let now = now_ms / 1_000;
-    if at_ms / 1_000 < now {
-        return Err(Refusal::new(PAST, format!("`format` is before now, which is {now}")));
-    }
-    Ok(())
-}
-
 /// A periodic schedule and its first due after `now_ms`.
 fn periodic(format: Option<&Format<'_>>, timezone: Option<&str>, now_ms: u64) -> Result<(Schedule, u64), Refusal> {
-    let refuse = |message: String| Refusal::new(BAD_CRON, message);
     let expression = match format {
         Some(Format::Text(text)) => text.as_ref(),
         Some(Format::Integer(_)) | None => "",
     };
     if expression.is_empty() {
-        return Err(refuse("`format` must be a crontab line for type 1".to_owned()));
+        return Err(Refusal::new(BAD_CRON, "`format` must be a crontab line for type 1"));
     }
-    if expression.len() > CRON_BYTES_MAX {
-        return Err(refuse(format!("`format` must have at most {CRON_BYTES_MAX} bytes")));
-    }
-    let timezone = timezone.unwrap_or(TIMEZONE_DEFAULT);
-    if timezone.is_empty() || timezone.len() > TIMEZONE_BYTES_MAX {
-        return Err(refuse(format!("`timezone` must have 1 to {TIMEZONE_BYTES_MAX} bytes")));
-    }
-    let cron = Cron::parse(expression, timezone).map_err(|error| {
-        // A zone may also stand in the line itself, which then goes before the field.
-        let field = match &error {
-            CronError::UnknownTimezone { name } if name == timezone => "timezone",
-            _ => "format",
-        };
-        refuse(format!("`{field}`: {error}"))
-    })?;
-    let Some(first_due_ms) = cron.next_after(now_ms) else {
-        return Err(refuse(
-            "`format` never fires: no date has this day and month".to_owned(),
-        ));
+    let names = Names {
+        line: "format",
+        zone: "timezone",
     };
-    let schedule = Schedule::Cron {
-        expression: expression.to_owned(),
-        timezone: timezone.to_owned(),
-    };
-    Ok((schedule, first_due_ms))
+    schedule::cron(expression, timezone, &names, now_ms)
 }

@@ -23,7 +23,7 @@ use crate::entropy::Entropy;
 use crate::id::TaskId;
 use crate::peer::BoxFuture;
 use crate::readiness::Readiness;
-use crate::router::{CreateError, DeleteError, NewTask, QueryError, TaskView, Tasks};
+use crate::router::{Change, CreateError, DeleteError, NewTask, QueryError, TaskView, Tasks, UpdateError};
 
 mod cluster;
 mod codes;
@@ -31,6 +31,7 @@ mod corpus;
 mod doc;
 mod repeat;
 mod routes;
+mod v1;
 
 /// 2026-03-01T00:00:00.500Z: half a second past a whole one, to tell the two apart.
 pub(super) const NOW_MS: u64 = 1_772_323_200_500;
@@ -67,6 +68,7 @@ pub(super) struct Seen {
     pub(super) answered: Mutex<Vec<(Call, u16)>>,
     pub(super) opened: Mutex<Vec<bool>>,
     pub(super) created: Mutex<Vec<NewTask>>,
+    pub(super) changed: Mutex<Vec<Change>>,
     pub(super) asked: Mutex<Vec<TaskId>>,
     pub(super) asked_stale: Mutex<Vec<TaskId>>,
 }
@@ -86,6 +88,7 @@ impl ApiObserve for Seen {
 pub(super) struct FakeTasks {
     pub(super) create: Option<CreateError>,
     pub(super) delete: Option<DeleteError>,
+    pub(super) update: Option<UpdateError>,
     pub(super) view: Option<TaskView>,
     pub(super) query: Option<QueryError>,
     /// Never answer.
@@ -105,6 +108,14 @@ impl Tasks for FakeTasks {
             self.seen.created.lock().push(task.clone());
             let id = task.id.unwrap_or_else(|| TaskId::parse("made").expect("valid"));
             self.create.clone().map_or(Ok(id), Err)
+        })
+    }
+
+    fn update(&self, change: Change) -> BoxFuture<'_, Result<u32, UpdateError>> {
+        Box::pin(async move {
+            let revision = change.replaces.unwrap_or(1) + 1;
+            self.seen.changed.lock().push(change);
+            self.update.clone().map_or(Ok(revision), Err)
         })
     }
 

@@ -11,6 +11,12 @@ use crate::limits::ENTRY_BYTES_MAX;
 
 const COMMAND_V1: u8 = 1;
 
+/// The newest operations that this release reads, as a number that grows with every addition. A replica that meets one it
+/// cannot read stops; so what is new is proposed only where all nodes say that they read it.
+pub const COMMANDS: u16 = UPDATES_AND_CLAIMS;
+/// From here on a release reads updates, and tasks that are delivered at most once.
+pub const UPDATES_AND_CLAIMS: u16 = 2;
+
 /// One operation on the state of a group. A log entry carries a batch of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Op<'a> {
@@ -49,6 +55,45 @@ pub enum Op<'a> {
         /// The leader's wall clock.
         at_ms: u64,
     },
+    /// Replaces what a task is, if it still has the revision that the client, or the accepting node, has seen.
+    Update {
+        /// Key of the task.
+        key: TaskKey,
+        /// The encoded spec, with the revision that it is to have.
+        #[serde(borrow, serialize_with = "raw_bytes")]
+        spec: &'a [u8],
+        /// First due instant of the new revision.
+        due_ms: u64,
+        /// Hash of the callback's host and port.
+        target: u32,
+        /// The new revision: one more than that which is replaced.
+        revision: u32,
+        /// When the node accepted the request.
+        at_ms: u64,
+    },
+    /// Takes the only attempt of a fire for one leadership.
+    Claim(ClaimFire),
+}
+
+/// A fire of a task that is delivered at most once, before its attempt.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ClaimFire {
+    /// Key of the task.
+    pub key: TaskKey,
+    /// Generation of the leader that is to make the attempt.
+    pub generation: u64,
+    /// Revision of the task.
+    pub revision: u32,
+    /// The due instant.
+    pub due_ms: u64,
+    /// The task's next due; differs from `due_ms` where earlier dues were missed.
+    pub expected_ms: u64,
+    /// How many missed dues from `expected_ms` on are skipped by this fire.
+    pub skipped: u64,
+    /// The leader's wall clock.
+    pub at_ms: u64,
+    /// The due after this one; `None` when there is none.
+    pub next_due_ms: Option<u64>,
 }
 
 /// What one attempt of a fire came to, and what the leader decided from it.
@@ -94,6 +139,8 @@ pub enum AttemptResult {
     Failed,
     /// Final, and the target wants nothing more of this task.
     Stop,
+    /// Final: claimed by a leader that is gone, or whose claim was of unknown outcome. It may have been delivered.
+    Unknown,
 }
 
 /// What applying one operation came to.
@@ -101,7 +148,7 @@ pub enum AttemptResult {
 pub enum Reply {
     /// Done as asked.
     Done,
-    /// Create: the same task is there already; this is a repeated request.
+    /// Create and update: the same task is there already; claim: it is this leadership's already. A repeated request.
     Existed,
     /// Create: the id belongs to another task, or to a deleted one within its retention.
     Conflict,
@@ -113,6 +160,8 @@ pub enum Reply {
     Repeat,
     /// Lead: the generation that has begun.
     Generation(u64),
+    /// Update: the task has another revision than the one that was to be replaced.
+    Outdated,
 }
 
 /// Encodes one operation, to be joined with others into an entry.
@@ -137,8 +186,8 @@ pub fn check_op(bytes: &[u8]) -> Result<(), RecordError> {
         return Err(damaged(format!("{} bytes are left over", left.len())));
     }
     match op {
-        Op::Create { spec, .. } => record::decode_spec(spec).map(drop),
-        Op::Lead { .. } | Op::Delete { .. } | Op::Settle(_) | Op::Expire { .. } => Ok(()),
+        Op::Create { spec, .. } | Op::Update { spec, .. } => record::decode_spec(spec).map(drop),
+        Op::Lead { .. } | Op::Delete { .. } | Op::Settle(_) | Op::Expire { .. } | Op::Claim(_) => Ok(()),
     }
 }
 
@@ -197,6 +246,24 @@ mod tests {
                 expire_ms: 9,
             }),
             Op::Expire { key, at_ms: 10 },
+            Op::Update {
+                key,
+                spec: b"new",
+                due_ms: 11,
+                target: 301,
+                revision: 12,
+                at_ms: 13,
+            },
+            Op::Claim(ClaimFire {
+                key,
+                generation: 14,
+                revision: 15,
+                due_ms: 16,
+                expected_ms: 17,
+                skipped: 18,
+                at_ms: 19,
+                next_due_ms: Some(20),
+            }),
         ]
     }
 
@@ -208,8 +275,11 @@ mod tests {
         let key = "ab".repeat(16);
         assert_eq!(
             hex,
-            format!("01050007 01{key}047370656301ac02 02{key}0203 03{key}04010505000101 06f7030701 0809 04{key}0a")
-                .replace(' ', "")
+            format!(
+                "01070007 01{key}047370656301ac02 02{key}0203 03{key}04010505000101 06f7030701 0809 04{key}0a \
+                 05{key}036e65770bad020c0d 06{key}0e0f10111213 0114"
+            )
+            .replace(' ', "")
         );
     }
 

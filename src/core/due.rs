@@ -23,9 +23,10 @@ pub struct DueAttempt {
     pub next_due_ms: Option<u64>,
 }
 
-/// Everything that is due at `now_ms`, oldest due first.
+/// Everything that is due at `now_ms`, oldest due first. Nothing while a fire is claimed: its attempt has to end before the
+/// next one of its task.
 pub fn due_attempts(state: &TaskState, schedule: &Schedule, now_ms: u64) -> Result<Vec<DueAttempt>, CronError> {
-    if state.life != Life::Pending {
+    if state.life != Life::Pending || state.claim.is_some() {
         return Ok(Vec::new());
     }
     let retries = state

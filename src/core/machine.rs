@@ -1,7 +1,7 @@
 //! The replicated state machine: a pure function of state and command.
 //!
 //! Owns what every operation means. It reads state through [`View`] and answers with [`Changes`]; the store writes them in
-//! one batch, and the firing learns from them what is due. It sees no clock, no random number and no zone table, so that
+//! one batch, and the firing learns from them what is due. What becomes of a task's fires is `machine/fires.rs`. It sees no clock, no random number and no zone table, so that
 //! replicas agree byte by byte; the digest in [`GroupState`] proves that they do.
 
 use std::collections::BTreeMap;
@@ -10,11 +10,14 @@ use std::collections::btree_map::Entry;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::core::command::{AttemptResult, Op, Reply, Settle};
+use crate::core::command::{AttemptResult, ClaimFire, Op, Reply, Settle};
 use crate::core::record;
-use crate::core::task::{Life, OpenFire, Outcome, TaskSpec, TaskState, Verdict};
+use crate::core::task::{Claim, Life, OpenFire, TaskSpec, TaskState, Verdict};
 use crate::id::{NodeId, TaskKey};
-use crate::limits::{OPEN_FIRES_MAX, OUTCOMES_KEPT};
+
+use fires::{Report, cancel_all, conclude, outcome, reopen, take_fire};
+
+mod fires;
 
 /// What the machine reads: the state before the batch.
 pub trait View {
@@ -45,7 +48,7 @@ pub struct GroupState {
 pub enum Wake {
     /// A due without an outcome yet.
     Fire = 1,
-    /// The next attempt of an open fire.
+    /// The next attempt of an open fire, or the end of a claim that nobody has reported on.
     Retry = 2,
     /// The end of the retention.
     Expire = 3,
@@ -65,8 +68,9 @@ pub fn wakes(state: &TaskState) -> BTreeMap<u64, Wake> {
     let mut wakes = BTreeMap::new();
     let fire = state.next_due_ms.map(|at| (at, Wake::Fire));
     let retries = state.open.iter().map(|open| (open.retry_ms, Wake::Retry));
+    let claim = state.claim.map(|claim| (claim.at_ms, Wake::Retry));
     let expire = state.expire_ms.map(|at| (at, Wake::Expire));
-    for (at, wake) in fire.into_iter().chain(retries).chain(expire) {
+    for (at, wake) in fire.into_iter().chain(retries).chain(claim).chain(expire) {
         let entry = wakes.entry(at).or_insert(wake);
         *entry = (*entry).min(wake);
     }
@@ -80,12 +84,16 @@ pub struct Tally {
     pub created: u64,
     /// Tasks deleted by clients.
     pub deleted: u64,
+    /// Tasks replaced by clients.
+    pub updated: u64,
     /// Dues that became delivered.
     pub delivered: u64,
     /// Dues that became failed.
     pub failed: u64,
-    /// Dues that became skipped.
+    /// Dues that became skipped since a later one was fired instead.
     pub skipped: u64,
+    /// Dues that became skipped since nobody knows what became of their only attempt.
+    pub skipped_unknown: u64,
     /// Dues that became cancelled.
     pub cancelled: u64,
 }
@@ -99,7 +107,7 @@ pub struct Changes {
     pub states: Vec<(TaskKey, Option<Vec<u8>>)>,
     /// Due-index entries to put, or with `None` to drop.
     pub dues: Vec<(u64, TaskKey, Option<DueEntry>)>,
-    /// Tasks whose fires must not start any more.
+    /// Tasks whose fires that were taken before must not start any more.
     pub cancelled: Vec<TaskKey>,
     /// What happened.
     pub tally: Tally,
@@ -154,6 +162,8 @@ impl<'v, V: View> Batch<'v, V> {
             Op::Delete { key, at_ms, expire_ms } => self.delete(*key, *at_ms, *expire_ms),
             Op::Settle(settle) => self.settle(settle),
             Op::Expire { key, at_ms } => self.expire(*key, *at_ms),
+            Op::Update { key, spec, .. } => self.update(op, *key, spec),
+            Op::Claim(claim) => self.claim(claim),
         }
     }
 
@@ -189,19 +199,43 @@ impl<'v, V: View> Batch<'v, V> {
                 Ok(Reply::Done)
             }
             Some(state) if state.life == Life::Deleted => Ok(Reply::Conflict),
-            Some(_) => {
-                let stored = match &touched.spec {
-                    SpecChange::Put(bytes) => record::decode_spec(bytes).ok(),
-                    SpecChange::Keep | SpecChange::Drop => self.view.spec(key)?,
-                };
-                // A spec that does not decode was refused before it was proposed: it equals nothing.
-                let same = match (stored, record::decode_spec(spec)) {
-                    (Some(stored), Ok(asked)) => stored.is_same_request(&asked),
-                    _ => false,
-                };
-                Ok(if same { Reply::Existed } else { Reply::Conflict })
-            }
+            Some(_) if is_same(self.view, key, &touched.spec, spec)? => Ok(Reply::Existed),
+            Some(_) => Ok(Reply::Conflict),
         }
+    }
+
+    /// Ends everything that the old revision owes, and begins the new one.
+    fn update(&mut self, op: &Op<'_>, key: TaskKey, spec: &[u8]) -> Result<Reply, V::Error> {
+        let Op::Update {
+            due_ms,
+            target,
+            revision,
+            at_ms,
+            ..
+        } = *op
+        else {
+            unreachable!("called for updates alone")
+        };
+        let touched = touch(self.view, &mut self.touched, key)?;
+        let Some(state) = touched.after.as_mut().filter(|state| state.life != Life::Deleted) else {
+            return Ok(Reply::NotFound);
+        };
+        if state.revision == revision && is_same(self.view, key, &touched.spec, spec)? {
+            return Ok(Reply::Existed);
+        }
+        if state.revision.checked_add(1) != Some(revision) {
+            return Ok(Reply::Outdated);
+        }
+        cancel_all(state, at_ms, &mut self.tally);
+        state.revision = revision;
+        state.target = target;
+        state.life = Life::Pending;
+        state.next_due_ms = Some(due_ms);
+        state.expire_ms = None;
+        touched.spec = SpecChange::Put(spec.to_vec());
+        touched.cancelled = true;
+        self.tally.updated += 1;
+        Ok(Reply::Done)
     }
 
     fn delete(&mut self, key: TaskKey, at_ms: u64, expire_ms: u64) -> Result<Reply, V::Error> {
@@ -233,11 +267,14 @@ impl<'v, V: View> Batch<'v, V> {
             return Ok(Reply::Repeat);
         }
         let tally = &mut self.tally;
-        let Some(fire) = take_fire(state, settle, tally) else {
+        let is_claimed = state.claim.is_some_and(|claim| claim.due_ms == settle.due_ms);
+        let Some(fire) = take_fire(state, &Report::of(settle), tally) else {
             state.repeated += 1;
             return Ok(Reply::Repeat);
         };
         let verdict = match settle.result {
+            // What was claimed is attempted once, whatever its leader says.
+            AttemptResult::Retry { .. } if is_claimed => Some(Verdict::Failed),
             AttemptResult::Retry { at_ms } => {
                 reopen(
                     state,
@@ -253,6 +290,7 @@ impl<'v, V: View> Batch<'v, V> {
             }
             AttemptResult::Delivered => Some(Verdict::Delivered),
             AttemptResult::Failed | AttemptResult::Stop => Some(Verdict::Failed),
+            AttemptResult::Unknown => Some(Verdict::SkippedUnknown),
         };
         if let Some(verdict) = verdict {
             conclude(state, outcome(&fire, settle, verdict), tally);
@@ -260,10 +298,37 @@ impl<'v, V: View> Batch<'v, V> {
         if settle.result == AttemptResult::Stop {
             cancel_all(state, settle.at_ms, tally);
         }
-        if state.next_due_ms.is_none() && state.open.is_empty() {
+        if state.next_due_ms.is_none() && state.open.is_empty() && state.claim.is_none() {
             state.life = Life::Finished;
             state.expire_ms = Some(settle.expire_ms);
         }
+        Ok(Reply::Done)
+    }
+
+    fn claim(&mut self, claim: &ClaimFire) -> Result<Reply, V::Error> {
+        if claim.generation != self.group.generation {
+            return Ok(Reply::Stale);
+        }
+        let touched = touch(self.view, &mut self.touched, claim.key)?;
+        let Some(state) = touched.after.as_mut() else {
+            return Ok(Reply::NotFound);
+        };
+        if state.life != Life::Pending || state.revision != claim.revision {
+            return Ok(Reply::Repeat);
+        }
+        if let Some(held) = state.claim {
+            let is_own = (held.generation, held.due_ms) == (claim.generation, claim.due_ms);
+            return Ok(if is_own { Reply::Existed } else { Reply::Repeat });
+        }
+        let Some(fire) = take_fire(state, &Report::of_claim(claim), &mut self.tally) else {
+            return Ok(Reply::Repeat);
+        };
+        state.claim = Some(Claim {
+            due_ms: fire.due_ms,
+            run: fire.run,
+            generation: claim.generation,
+            at_ms: claim.at_ms,
+        });
         Ok(Reply::Done)
     }
 
@@ -300,103 +365,21 @@ fn touch<'t, V: View>(
     }
 }
 
-fn is_pending(state: Option<&TaskState>) -> bool {
-    state.is_some_and(|state| state.life == Life::Pending)
-}
-
-/// Finds the fire that `settle` reports on and takes it out of the state: an open one, or the next due, which then moves
-/// on. `None` if it has its final outcome already, or if a later attempt of it was reported first.
-fn take_fire(state: &mut TaskState, settle: &Settle, tally: &mut Tally) -> Option<OpenFire> {
-    if let Some(at) = state.open.iter().position(|open| open.due_ms == settle.due_ms) {
-        return (settle.attempt > state.open[at].attempts).then(|| state.open.remove(at));
-    }
-    if state.next_due_ms != Some(settle.expected_ms) {
-        return None;
-    }
-    if settle.skipped > 0 {
-        let skipped = Outcome {
-            due_ms: settle.expected_ms,
-            count: settle.skipped,
-            attempts: 0,
-            verdict: Verdict::SkippedMisfire,
-            status: 0,
-            at_ms: settle.at_ms,
-        };
-        state.dues_past += settle.skipped;
-        conclude(state, skipped, tally);
-    }
-    state.dues_past += 1;
-    state.next_due_ms = settle.next_due_ms;
-    Some(OpenFire {
-        due_ms: settle.due_ms,
-        run: state.dues_past,
-        attempts: 0,
-        retry_ms: 0,
+/// Whether the task is, in this batch, what `asked` says. A spec that does not decode was refused before it was proposed: it
+/// equals nothing.
+fn is_same<V: View>(view: &V, key: TaskKey, spec: &SpecChange, asked: &[u8]) -> Result<bool, V::Error> {
+    let stored = match spec {
+        SpecChange::Put(bytes) => record::decode_spec(bytes).ok(),
+        SpecChange::Keep | SpecChange::Drop => view.spec(key)?,
+    };
+    Ok(match (stored, record::decode_spec(asked)) {
+        (Some(stored), Ok(asked)) => stored.is_same_request(&asked),
+        _ => false,
     })
 }
 
-/// Puts a fire back to wait for its retry. Beyond the bound the oldest open fire ends as failed.
-fn reopen(state: &mut TaskState, fire: OpenFire, settle: &Settle, tally: &mut Tally) {
-    let at = state.open.partition_point(|open| open.due_ms < fire.due_ms);
-    state.open.insert(at, fire);
-    if state.open.len() > OPEN_FIRES_MAX {
-        let oldest = state.open.remove(0);
-        conclude(
-            state,
-            Outcome {
-                attempts: oldest.attempts,
-                ..outcome(&oldest, settle, Verdict::Failed)
-            },
-            tally,
-        );
-    }
-}
-
-fn outcome(fire: &OpenFire, settle: &Settle, verdict: Verdict) -> Outcome {
-    Outcome {
-        due_ms: fire.due_ms,
-        count: 1,
-        attempts: settle.attempt,
-        verdict,
-        status: settle.status,
-        at_ms: settle.at_ms,
-    }
-}
-
-/// Counts a final outcome and keeps it among the newest.
-fn conclude(state: &mut TaskState, outcome: Outcome, tally: &mut Tally) {
-    let (counter, total) = match outcome.verdict {
-        Verdict::Delivered => (&mut state.delivered, &mut tally.delivered),
-        Verdict::Failed => (&mut state.failed, &mut tally.failed),
-        Verdict::SkippedMisfire => (&mut state.skipped, &mut tally.skipped),
-        Verdict::Cancelled => (&mut state.cancelled, &mut tally.cancelled),
-    };
-    *counter += outcome.count;
-    *total += outcome.count;
-    state.outcomes.push(outcome);
-    if state.outcomes.len() > OUTCOMES_KEPT {
-        state.outcomes.remove(0);
-    }
-}
-
-/// Ends every open fire and the next due as cancelled.
-fn cancel_all(state: &mut TaskState, at_ms: u64, tally: &mut Tally) {
-    let open = std::mem::take(&mut state.open)
-        .into_iter()
-        .map(|open| (open.due_ms, open.attempts));
-    let next = state.next_due_ms.take().map(|due_ms| (due_ms, 0));
-    state.dues_past += u64::from(next.is_some());
-    for (due_ms, attempts) in open.chain(next).collect::<Vec<_>>() {
-        let outcome = Outcome {
-            due_ms,
-            count: 1,
-            attempts,
-            verdict: Verdict::Cancelled,
-            status: 0,
-            at_ms,
-        };
-        conclude(state, outcome, tally);
-    }
+fn is_pending(state: Option<&TaskState>) -> bool {
+    state.is_some_and(|state| state.life == Life::Pending)
 }
 
 /// Turns one touched task into what is to be written. Takes and returns the digest of all states.
@@ -419,7 +402,9 @@ fn collect(key: TaskKey, touched: Touched, changes: &mut Changes, digest: u64) -
         .filter(|at| !after.contains_key(at))
         .map(|at| (*at, key, None));
     let target = touched.after.as_ref().map_or(0, |state| state.target);
-    let new = after.iter().filter(|(at, wake)| before.get(at) != Some(wake));
+    // An entry that stays the same may have been taken from the index for a fire that must not start any more.
+    let is_new = |at, wake| touched.cancelled || before.get(at) != Some(wake);
+    let new = after.iter().filter(|(at, wake)| is_new(at, wake));
     let put = new.map(|(at, wake)| (*at, key, Some(DueEntry { wake: *wake, target })));
     changes.dues.extend(dropped.chain(put));
     let row = |state: &Option<TaskState>| state.as_ref().map(record::encode_state);

@@ -5,11 +5,13 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::core::task::{Life, OpenFire, Outcome, Schedule, TaskSpec, TaskState};
+use crate::core::task::{Claim, Delivery, Life, OpenFire, Outcome, Schedule, TaskSpec, TaskState};
 use crate::id::TaskId;
 
 const SPEC_V1: u8 = 1;
+const SPEC_V2: u8 = 2;
 const STATE_V1: u8 = 1;
+const STATE_V2: u8 = 2;
 
 /// Stored bytes that are not what this release writes.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -43,6 +45,15 @@ struct SpecV1<'a> {
     created_ms: u64,
 }
 
+/// Written only where [`SpecV1`] cannot say it, so that a release that knows that alone reads all else.
+#[derive(Serialize, Deserialize)]
+struct SpecV2<'a> {
+    #[serde(borrow)]
+    first: SpecV1<'a>,
+    delivery: Delivery,
+    revision: u32,
+}
+
 #[derive(Serialize, Deserialize)]
 struct StateV1 {
     target: u32,
@@ -60,6 +71,13 @@ struct StateV1 {
     expire_ms: Option<u64>,
 }
 
+/// Written only while there is a claim.
+#[derive(Serialize, Deserialize)]
+struct StateV2 {
+    first: StateV1,
+    claim: Option<Claim>,
+}
+
 /// Writes a byte slice as one block: serde's own way for slices goes byte by byte.
 pub(crate) fn raw_bytes<S: serde::Serializer>(bytes: &[u8], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.serialize_bytes(bytes)
@@ -74,18 +92,39 @@ pub fn encode_spec(spec: &TaskSpec) -> Vec<u8> {
         body: &spec.body,
         created_ms: spec.created_ms,
     };
-    versioned(SPEC_V1, &record)
+    if (spec.delivery, spec.revision) == (Delivery::AtLeastOnce, 1) {
+        return versioned(SPEC_V1, &record);
+    }
+    let record = SpecV2 {
+        first: record,
+        delivery: spec.delivery,
+        revision: spec.revision,
+    };
+    versioned(SPEC_V2, &record)
 }
 
 /// Decodes a spec.
 pub fn decode_spec(bytes: &[u8]) -> Result<TaskSpec, RecordError> {
-    let record: SpecV1<'_> = decode("task spec", SPEC_V1, bytes)?;
+    let SpecV2 {
+        first: record,
+        delivery,
+        revision,
+    } = match bytes.first() {
+        Some(&SPEC_V2) => decode("task spec", SPEC_V2, bytes)?,
+        _ => SpecV2 {
+            first: decode("task spec", SPEC_V1, bytes)?,
+            delivery: Delivery::AtLeastOnce,
+            revision: 1,
+        },
+    };
     Ok(TaskSpec {
         id: record.id,
         schedule: record.schedule,
         url: record.url.to_owned(),
         body: record.body.to_vec(),
         created_ms: record.created_ms,
+        delivery,
+        revision,
     })
 }
 
@@ -106,12 +145,25 @@ pub fn encode_state(state: &TaskState) -> Vec<u8> {
         outcomes: state.outcomes.clone(),
         expire_ms: state.expire_ms,
     };
-    versioned(STATE_V1, &record)
+    if state.claim.is_none() {
+        return versioned(STATE_V1, &record);
+    }
+    let record = StateV2 {
+        first: record,
+        claim: state.claim,
+    };
+    versioned(STATE_V2, &record)
 }
 
 /// Decodes a state.
 pub fn decode_state(bytes: &[u8]) -> Result<TaskState, RecordError> {
-    let record: StateV1 = decode("task state", STATE_V1, bytes)?;
+    let StateV2 { first: record, claim } = match bytes.first() {
+        Some(&STATE_V2) => decode("task state", STATE_V2, bytes)?,
+        _ => StateV2 {
+            first: decode("task state", STATE_V1, bytes)?,
+            claim: None,
+        },
+    };
     Ok(TaskState {
         target: record.target,
         revision: record.revision,
@@ -124,6 +176,7 @@ pub fn decode_state(bytes: &[u8]) -> Result<TaskState, RecordError> {
         cancelled: record.cancelled,
         repeated: record.repeated,
         open: record.open,
+        claim,
         outcomes: record.outcomes,
         expire_ms: record.expire_ms,
     })
@@ -166,6 +219,29 @@ mod tests {
             url: "http://a/".into(),
             body: b"{\"n\":1}".to_vec(),
             created_ms: 1_772_323_200_000,
+            delivery: Delivery::AtLeastOnce,
+            revision: 1,
+        }
+    }
+
+    fn updated() -> TaskSpec {
+        TaskSpec {
+            delivery: Delivery::AtMostOnce,
+            revision: 300,
+            ..spec()
+        }
+    }
+
+    fn claimed() -> TaskState {
+        let claim = Claim {
+            due_ms: 5,
+            run: 6,
+            generation: 300,
+            at_ms: 7,
+        };
+        TaskState {
+            claim: Some(claim),
+            ..state()
         }
     }
 
@@ -202,12 +278,25 @@ mod tests {
             "01ac0201000180b8c7b5ca33000000000000010501020901010103\
              01f4030400"
         );
+        let first = |bytes| hex(bytes)[2..].to_owned();
+        assert_eq!(
+            hex(encode_spec(&updated())),
+            format!("02{}01ac02", first(encode_spec(&spec())))
+        );
+        assert_eq!(
+            hex(encode_state(&claimed())),
+            format!("02{}010506ac0207", first(encode_state(&state())))
+        );
     }
 
     #[test]
     fn records_come_back() {
-        assert_eq!(decode_spec(&encode_spec(&spec())), Ok(spec()));
-        assert_eq!(decode_state(&encode_state(&state())), Ok(state()));
+        for spec in [spec(), updated()] {
+            assert_eq!(decode_spec(&encode_spec(&spec)), Ok(spec));
+        }
+        for state in [state(), claimed()] {
+            assert_eq!(decode_state(&encode_state(&state)), Ok(state));
+        }
     }
 
     #[test]

@@ -23,7 +23,34 @@ pub enum Schedule {
     },
 }
 
-/// The immutable part of a task: what its creator said.
+/// How often the target may be sent one fire.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Delivery {
+    /// Until it has answered, within the policy of retries; again after a fault that hid its answer.
+    #[default]
+    AtLeastOnce,
+    /// Once at the most, under every fault: what may have been sent is not sent again.
+    AtMostOnce,
+}
+
+impl Delivery {
+    /// The name on the wire.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::AtLeastOnce => "at_least_once",
+            Self::AtMostOnce => "at_most_once",
+        }
+    }
+
+    /// The delivery of this name.
+    pub fn of_name(name: &str) -> Option<Self> {
+        [Self::AtLeastOnce, Self::AtMostOnce]
+            .into_iter()
+            .find(|delivery| delivery.name() == name)
+    }
+}
+
+/// What a client said of a task; an update replaces the whole of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskSpec {
     /// The task's name.
@@ -34,14 +61,22 @@ pub struct TaskSpec {
     pub url: String,
     /// What they carry: the client's JSON, byte for byte.
     pub body: Vec<u8>,
-    /// When the task was accepted.
+    /// When the task was accepted; an update leaves it as it was.
     pub created_ms: u64,
+    /// How often its target may be sent a fire.
+    pub delivery: Delivery,
+    /// Which revision of the task this is, from 1: that of its state, if both were read at one moment.
+    pub revision: u32,
 }
 
 impl TaskSpec {
     /// Whether a second create with this spec asks for the same task, so that it may be answered as if it were the first.
     pub fn is_same_request(&self, other: &Self) -> bool {
-        self.id == other.id && self.schedule == other.schedule && self.url == other.url && self.body == other.body
+        self.id == other.id
+            && self.schedule == other.schedule
+            && self.url == other.url
+            && self.body == other.body
+            && self.delivery == other.delivery
     }
 }
 
@@ -65,8 +100,10 @@ pub enum Verdict {
     Failed,
     /// Missed while no node could fire it, and a later due of the same task was fired instead.
     SkippedMisfire,
-    /// The task was deleted first.
+    /// The task was deleted, or replaced by an update, first.
     Cancelled,
+    /// An attempt that may be made once only was claimed by a leader that could not tell what became of it.
+    SkippedUnknown,
 }
 
 /// A final outcome, as kept for queries.
@@ -99,6 +136,19 @@ pub struct OpenFire {
     pub retry_ms: u64,
 }
 
+/// A fire of a task that is delivered at most once, from before its attempt until its outcome.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Claim {
+    /// The due instant.
+    pub due_ms: u64,
+    /// Number of this due in the task, from 1.
+    pub run: u64,
+    /// The leadership that may make the attempt; no other ever does.
+    pub generation: u64,
+    /// When it was claimed.
+    pub at_ms: u64,
+}
+
 /// The changing part of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskState {
@@ -116,7 +166,7 @@ pub struct TaskState {
     pub delivered: u64,
     /// Dues with verdict failed.
     pub failed: u64,
-    /// Dues with verdict skipped.
+    /// Dues with one of the verdicts that say skipped.
     pub skipped: u64,
     /// Dues with verdict cancelled.
     pub cancelled: u64,
@@ -124,6 +174,8 @@ pub struct TaskState {
     pub repeated: u64,
     /// Fires waiting for a retry, oldest due first; at most `OPEN_FIRES_MAX`.
     pub open: Vec<OpenFire>,
+    /// The fire whose only attempt is being made.
+    pub claim: Option<Claim>,
     /// The newest final outcomes, oldest first; at most `OUTCOMES_KEPT`.
     pub outcomes: Vec<Outcome>,
     /// When the record is dropped; set once the task is finished or deleted.
@@ -145,6 +197,7 @@ impl TaskState {
             cancelled: 0,
             repeated: 0,
             open: Vec::new(),
+            claim: None,
             outcomes: Vec::new(),
             expire_ms: None,
         }

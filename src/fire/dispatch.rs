@@ -1,38 +1,37 @@
 //! Makes attempts: takes queued fires as the limits allow, reads the task, posts, and reports the outcome to the log.
 //!
 //! A queued fire is a few bytes; the task and its body are read only when its turn has come. What is due and what an answer
-//! means is decided by pure functions (`core/due.rs`, `core/retry.rs`); what becomes of the task by `core/machine.rs`.
+//! means is decided by pure functions (`core/due.rs`, `core/retry.rs`); what becomes of the task by `core/machine.rs`. What
+//! goes into the log is `dispatch/record.rs`.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::clock::Clock;
-use crate::core::command::{AttemptResult, Op, Settle};
+use crate::core::command::{AttemptResult, Settle};
 use crate::core::due::{DueAttempt, due_attempts};
 use crate::core::machine::{self, DueEntry, View, Wake};
-use crate::core::retry::{Answer, Decision, NoAnswer, RetryPolicy};
+use crate::core::retry::{Answer, NoAnswer, RetryPolicy};
 use crate::core::target::Target;
-use crate::core::task::{TaskSpec, TaskState};
+use crate::core::task::{Delivery, TaskSpec, TaskState};
 use crate::entropy::Entropy;
 use crate::failure::Failure;
 use crate::fire::deliver::{Attempt, Deliver};
 use crate::fire::queues::{QueueLimits, Queues};
 use crate::fire::window::Next;
 use crate::fire::windows::Windows;
-use crate::id::{FireId, GroupId, TaskKey};
+use crate::id::{FireId, GroupId, TaskId, TaskKey};
 use crate::metrics::{AnswerClass, Metrics};
-use crate::raft::{Group, Groups, ProposeError};
+use crate::raft::{Group, Groups};
 use crate::steady::Steady;
 
 /// How long a task is left alone after its outcome could not be reported or its schedule not be read, in milliseconds.
 const SECOND_LOOK_MS: u64 = 500;
 
-/// Pause before an outcome that was not recorded is reported again.
-const REPORT_AGAIN: Duration = Duration::from_millis(200);
+mod record;
 
 /// A task whose time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -155,68 +154,114 @@ impl Dispatcher {
 
     /// Makes the attempts that are due, one after the other: attempts of one task never overlap.
     async fn attempts(&self, group: &Group, fire: Queued) -> Result<Made, SecondLook> {
-        let parts = &self.0.parts;
-        let may_start = || {
-            let window = parts.windows.of(fire.group);
-            window.with(|window| window.may_start(fire.key, fire.generation)) == Some(true)
-        };
         // Queued under a leadership that is over: not worth a read of the task.
-        if !may_start() {
+        if !self.may_start(fire) {
             return Ok(Made::default());
         }
         let Some((spec, state, due)) = self.read(group, fire)? else {
             return Ok(Made::default());
         };
         let mut made = Made::default();
+        if let Some(claim) = state.claim {
+            // Whoever has claimed it is not at work any more, or this task would be busy here.
+            made.settles.push(self.unknown(fire, &state, claim));
+            made.then = Then::SecondLook;
+            return Ok(made);
+        }
         if due.is_empty() {
             // It was due when it was taken: the clock has been set back since, or somebody else has settled it.
             made.then = put_back(&state);
         }
-        let (url, body): (Arc<str>, _) = (spec.url.into(), Bytes::from(spec.body));
+        let task = Fired {
+            id: spec.id,
+            url: spec.url.into(),
+            body: Bytes::from(spec.body),
+            is_once: spec.delivery == Delivery::AtMostOnce,
+            state,
+        };
         for attempt in due {
-            if !may_start() {
-                break;
+            match self.admit(group, fire, &task, attempt).await {
+                Ok(now_ms) => made.settles.push(self.attempt(fire, &task, attempt, now_ms).await),
+                Err(then) => {
+                    made.then = then;
+                    break;
+                }
             }
-            let Some(now_ms) = parts.steady.wall_ms() else {
-                made.then = Then::SecondLook;
-                break;
-            };
-            if now_ms < attempt.due_ms {
-                made.then = put_back(&state);
-                break;
-            }
-            // Last of all: without the lease another node may be firing this task already.
-            if !group.may_fire() {
-                made.then = Then::SecondLook;
-                break;
-            }
-            parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
-            let began = parts.clock.monotonic();
-            let answer = parts.deliver.deliver(Attempt {
-                url: url.clone(),
-                body: body.clone(),
-                task_id: spec.id.clone(),
-                fire_id: FireId::new(fire.key, state.revision, attempt.due_ms),
-                due_ms: attempt.due_ms,
-                attempt: attempt.attempt,
-                run: attempt.run,
-                generation: fire.generation,
-                now_ms,
-            });
-            let answer = answer.await;
-            parts.metrics.inc_attempt_answer(class(&answer));
-            // Not what the wall clock shows: it may have jumped meanwhile.
-            let took = parts.clock.monotonic().saturating_sub(began);
-            let at_ms = now_ms + u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-            let settle = self.settle(fire, &state, attempt, &answer, at_ms);
-            let is_stop = settle.result == AttemptResult::Stop;
-            made.settles.push(settle);
             // The target wants nothing more of this task, whatever else is due.
-            if is_stop {
+            if made
+                .settles
+                .last()
+                .is_some_and(|last| last.result == AttemptResult::Stop)
+            {
                 break;
             }
         }
         Ok(made)
+    }
+
+    /// The instant at which the attempt starts, which is now; or what becomes of the task instead.
+    async fn admit(&self, group: &Group, fire: Queued, task: &Fired, attempt: DueAttempt) -> Result<u64, Then> {
+        let now_ms = self.gate(fire, &task.state, attempt, || group.may_fire())?;
+        if !task.is_once {
+            return Ok(now_ms);
+        }
+        if !self.claim(group, fire, &task.state, attempt, now_ms).await {
+            return Err(Then::SecondLook);
+        }
+        // Who hands over waits for this fire, which is counted: that must not keep it from what it has claimed.
+        let again = self.gate(fire, &task.state, attempt, || group.may_act());
+        again.map_err(|then| match then {
+            // Its entries are not those of the state that was read: it is claimed.
+            Then::PutBack(_) => Then::SecondLook,
+            Then::Nothing | Then::SecondLook => then,
+        })
+    }
+
+    fn may_start(&self, fire: Queued) -> bool {
+        let window = self.0.parts.windows.of(fire.group);
+        window.with(|window| window.may_start(fire.key, fire.generation)) == Some(true)
+    }
+
+    fn gate(
+        &self,
+        fire: Queued,
+        state: &TaskState,
+        attempt: DueAttempt,
+        may_lead: impl Fn() -> bool,
+    ) -> Result<u64, Then> {
+        if !self.may_start(fire) {
+            return Err(Then::Nothing);
+        }
+        let now_ms = self.0.parts.steady.wall_ms().ok_or(Then::SecondLook)?;
+        if now_ms < attempt.due_ms {
+            return Err(put_back(state));
+        }
+        // Last of all: without the lease another node may be firing this task already.
+        if may_lead() { Ok(now_ms) } else { Err(Then::SecondLook) }
+    }
+
+    /// Makes one attempt.
+    async fn attempt(&self, fire: Queued, task: &Fired, attempt: DueAttempt, now_ms: u64) -> Settle {
+        let parts = &self.0.parts;
+        parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
+        let began = parts.clock.monotonic();
+        let answer = parts.deliver.deliver(Attempt {
+            url: task.url.clone(),
+            body: task.body.clone(),
+            task_id: task.id.clone(),
+            fire_id: FireId::new(fire.key, task.state.revision, attempt.due_ms),
+            due_ms: attempt.due_ms,
+            attempt: attempt.attempt,
+            run: attempt.run,
+            generation: fire.generation,
+            now_ms,
+        });
+        let answer = answer.await;
+        parts.metrics.inc_attempt_answer(class(&answer));
+        // Not what the wall clock shows: it may have jumped meanwhile.
+        let took = parts.clock.monotonic().saturating_sub(began);
+        let at_ms = now_ms + u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        self.settle(fire, task, attempt, &answer, at_ms)
     }
 
     /// Reads the task; `None` if it owes nothing, which is so when it was deleted or settled meanwhile.
@@ -233,6 +278,10 @@ impl Dispatcher {
         let Some(spec) = group.store().spec(fire.key).map_err(fault)? else {
             return Ok(None);
         };
+        if spec.revision != state.revision {
+            // An update came between the two reads.
+            return Err(SecondLook);
+        }
         match due_attempts(&state, &spec.schedule, now_ms) {
             Ok(due) => Ok(Some((spec, state, due))),
             Err(error) => {
@@ -241,68 +290,20 @@ impl Dispatcher {
             }
         }
     }
-
-    fn settle(&self, fire: Queued, state: &TaskState, attempt: DueAttempt, answer: &Answer, at_ms: u64) -> Settle {
-        let parts = &self.0.parts;
-        let decision = parts
-            .retry
-            .decide(attempt.attempt, answer, at_ms, parts.entropy.next_u64());
-        Settle {
-            key: fire.key,
-            generation: fire.generation,
-            revision: state.revision,
-            due_ms: attempt.due_ms,
-            expected_ms: attempt.expected_ms,
-            skipped: attempt.skipped,
-            attempt: attempt.attempt,
-            result: match decision {
-                Decision::Delivered => AttemptResult::Delivered,
-                Decision::Retry { at_ms } => AttemptResult::Retry { at_ms },
-                Decision::Failed => AttemptResult::Failed,
-                Decision::Stop => AttemptResult::Stop,
-            },
-            status: match answer {
-                Answer::Status { code, .. } => *code,
-                Answer::None { .. } => 0,
-            },
-            at_ms,
-            next_due_ms: attempt.next_due_ms,
-            expire_ms: at_ms.saturating_add(parts.retention_ms),
-        }
-    }
-
-    /// Puts the outcomes into the log. `false` if one of them may not have got there: the task is then looked at again,
-    /// and the same fire is repeated with the same id if it is still open.
-    async fn report(&self, group: &Group, fire: Queued, settles: &[Settle]) -> bool {
-        let mut is_settled = true;
-        for settle in settles {
-            is_settled &= self.report_one(group, fire, settle).await;
-        }
-        is_settled
-    }
-
-    /// Goes on reporting while the leadership lasts: a leader that cannot reach the others for a moment must not make the
-    /// attempt again, one more than the policy allows, only because it could not tell of it. A report that comes twice
-    /// changes nothing.
-    async fn report_one(&self, group: &Group, fire: Queued, settle: &Settle) -> bool {
-        loop {
-            match group.proposer().propose_waiting(&Op::Settle(settle.clone())).await {
-                Ok(_) => return true,
-                Err(error @ (ProposeError::NotLeader | ProposeError::Unknown | ProposeError::Overloaded)) => {
-                    tracing::debug!(task = ?settle.key, %error, "an outcome was not recorded");
-                }
-            }
-            let leads = self.0.parts.windows.of(fire.group).with(|window| window.generation());
-            if leads != Some(fire.generation) {
-                return false;
-            }
-            tokio::time::sleep(REPORT_AGAIN).await;
-        }
-    }
 }
 
 /// The task could not be dealt with now.
 struct SecondLook;
+
+/// A task as it is fired.
+pub(super) struct Fired {
+    id: TaskId,
+    url: Arc<str>,
+    body: Bytes,
+    /// It is delivered at most once.
+    pub(super) is_once: bool,
+    pub(super) state: TaskState,
+}
 
 /// The attempts of one task that were made.
 #[derive(Default)]

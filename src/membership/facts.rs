@@ -15,10 +15,12 @@ pub const VERSION_BYTES_MAX: usize = 64;
 /// Most groups that a node shows as led by it. Led groups beyond are not hinted at: whoever looks for their leader has to
 /// ask their replicas. Reached only by few nodes with more groups than their number calls for.
 pub const LED_MAX: usize = 512;
+/// The commands that a release reads that says nothing of them.
+const COMMANDS_FIRST: u16 = 1;
 /// Longest value that is looked at, in bytes; [`LED_MAX`] groups with the largest numbers fit.
 const VALUE_BYTES_MAX: usize = 16 << 10;
 
-/// What does not change while the process runs: `{"api":..,"zone":..,"version":..}`.
+/// What does not change while the process runs: `{"api":..,"zone":..,"version":..,"commands":..}`.
 const ABOUT: &str = "about";
 /// What changes now and then: `{"cluster":..,"groups":..,"draining":..,"ready":..,"left":..}`.
 const STATE: &str = "state";
@@ -40,6 +42,8 @@ pub struct Facts {
     pub zone: String,
     /// The program's version.
     pub version: String,
+    /// The newest commands that it reads (`core/command.rs`).
+    pub commands: u16,
     /// The cluster it belongs to; `None` while it is joining.
     pub cluster: Option<u128>,
     /// That cluster's number of groups.
@@ -114,6 +118,12 @@ struct About {
     api: SocketAddr,
     zone: String,
     version: String,
+    #[serde(default = "commands_first")]
+    commands: u16,
+}
+
+fn commands_first() -> u16 {
+    COMMANDS_FIRST
 }
 
 // New fields get `#[serde(default)]`: a node of the release before does not send them. Unknown ones are ignored.
@@ -161,6 +171,7 @@ impl Facts {
             api: self.api,
             zone: self.zone.clone(),
             version: self.version.clone(),
+            commands: self.commands,
         };
         let state = State {
             cluster: self.cluster.map(|cluster| format!("{cluster:032x}")),
@@ -209,6 +220,7 @@ pub(super) fn hear<'a>(
         api: about.api,
         zone: about.zone,
         version: about.version,
+        commands: about.commands,
         cluster: state.cluster.as_deref().map(cluster).transpose()?,
         groups: state
             .groups

@@ -215,6 +215,7 @@ impl Membership {
             peer: facts.peer,
             zone: std::mem::take(&mut facts.zone),
             version: std::mem::take(&mut facts.version),
+            commands: facts.commands,
             cluster: facts.cluster,
             groups: facts.groups,
             ..changed

@@ -26,6 +26,8 @@ HELP xcron_tasks_pending Tasks with a due or a retry ahead.
 TYPE xcron_tasks_pending gauge
 HELP xcron_creates Tasks created.
 TYPE xcron_creates counter
+HELP xcron_updates Tasks replaced by clients.
+TYPE xcron_updates counter
 HELP xcron_deletes Tasks deleted by clients.
 TYPE xcron_deletes counter
 HELP xcron_outcomes Due instants that reached their final outcome.
@@ -120,6 +122,8 @@ fn a_tally_moves_creates_deletes_and_outcomes() {
         failed: 4,
         skipped: 5,
         cancelled: 6,
+        skipped_unknown: 7,
+        updated: 8,
     });
     metrics.count(&Tally {
         delivered: 10,
@@ -127,11 +131,13 @@ fn a_tally_moves_creates_deletes_and_outcomes() {
     });
     assert_eq!(value_of(&metrics, "xcron_creates_total"), "1");
     assert_eq!(value_of(&metrics, "xcron_deletes_total"), "2");
+    assert_eq!(value_of(&metrics, "xcron_updates_total"), "8");
     for (verdict, count) in [
         ("delivered", "13"),
         ("failed", "4"),
         ("skipped_misfire", "5"),
         ("cancelled", "6"),
+        ("skipped_unknown", "7"),
     ] {
         assert_eq!(
             value_of(&metrics, &format!("xcron_outcomes_total{{verdict=\"{verdict}\"}}")),

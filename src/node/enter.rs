@@ -14,6 +14,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::config::Config;
+use crate::core::command::COMMANDS;
 use crate::entropy::Entropy;
 use crate::id::{GroupCount, NodeId};
 use crate::identity::{DataDirectory, Home, Identity, IdentityError, fresh_node_id};
@@ -208,6 +209,7 @@ fn own_facts(config: &Config, node: NodeId, known: Option<&Identity>, api: Socke
         api,
         zone: config.zone.clone(),
         version: env!("CARGO_PKG_VERSION").to_owned(),
+        commands: COMMANDS,
         cluster: known.map(|known| known.cluster),
         groups: known.map(|known| known.groups),
         draining: false,

@@ -1,7 +1,9 @@
 //! A node without its API: the whole path from create to callback on a real disk, with targets that do as they are told.
 
 mod clock;
+mod once;
 mod overload;
+mod update;
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -11,7 +13,7 @@ use tokio::sync::Notify;
 use super::*;
 use crate::clock::SystemClock;
 use crate::core::retry::{Answer, NoAnswer, RetryPolicy};
-use crate::core::task::{Life, Schedule};
+use crate::core::task::{Delivery, Life, Schedule};
 use crate::fire::deliver::{Attempt, Deliver};
 use crate::id::{GroupCount, TaskId};
 use crate::router::{NewTask, QueryError, Tasks};
@@ -111,6 +113,7 @@ impl Fixture {
             first_due_ms: at_ms,
             url: format!("http://{path}.test/{path}"),
             body: format!("{{\"id\":\"{id}\"}}").into_bytes(),
+            delivery: Delivery::AtLeastOnce,
         }
     }
 

@@ -15,6 +15,7 @@ fn member(node: NodeId) -> Member {
         peer: address,
         api: address,
         zone: String::new(),
+        commands: 2,
         version: String::new(),
         cluster: Some(1),
         groups: None,

@@ -11,7 +11,7 @@ use crate::clock::SystemClock;
 use crate::core::command::{Op, Reply};
 use crate::core::machine::{Changes, GroupState, View};
 use crate::core::record;
-use crate::core::task::{Schedule, TaskSpec};
+use crate::core::task::{Delivery, Schedule, TaskSpec};
 use crate::failure::Failure;
 use crate::id::{GroupCount, GroupId, NodeId, TaskId};
 use crate::metrics::Metrics;
@@ -268,6 +268,8 @@ pub async fn create(group: &Group, id: &str) -> bool {
         url: "http://x/".into(),
         body: b"{}".to_vec(),
         created_ms: 1,
+        delivery: Delivery::AtLeastOnce,
+        revision: 1,
     });
     let op = Op::Create {
         key: id.key(),

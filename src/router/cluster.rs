@@ -7,10 +7,10 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock::Clock;
-use crate::core::command::{self, Op, Reply};
+use crate::core::command::{self, Op, Reply, UPDATES_AND_CLAIMS};
 use crate::core::record;
 use crate::core::target::target_of;
-use crate::core::task::TaskSpec;
+use crate::core::task::{Delivery, TaskSpec};
 use crate::entropy::Entropy;
 use crate::id::{GroupId, NodeId, TaskId};
 use crate::net::{CallError, Service};
@@ -18,7 +18,9 @@ use crate::peer::BoxFuture;
 use crate::peer::Call;
 use crate::router::replica::{Refusal, Replicas};
 use crate::router::wire::{self, Answer, Request};
-use crate::router::{CreateError, DeleteError, NewTask, QueryError, TaskView, Tasks};
+use crate::router::{Change, CreateError, DeleteError, NewTask, QueryError, TaskView, Tasks, UpdateError};
+
+mod update;
 
 /// The limit that a refused proposal names.
 const LIMIT: &str = "proposals_per_group";
@@ -41,6 +43,9 @@ pub trait LeaderHints: Send + Sync + 'static {
 
     /// The nodes that are alive.
     fn live(&self) -> Vec<NodeId>;
+
+    /// The newest commands that every node reads that is alive.
+    fn commands(&self) -> u16;
 }
 
 /// What the router works with.
@@ -209,6 +214,14 @@ impl Router {
         }
     }
 
+    /// A replica that cannot read an operation stops: so nothing new gets into a log before every node can.
+    fn all_read(&self, commands: u16) -> Result<(), String> {
+        if self.0.hints.commands() >= commands {
+            return Ok(());
+        }
+        Err("a node of an older release, which cannot do this, is in the cluster; upgrade every node first".into())
+    }
+
     fn fresh_id(&self, now_ms: u64) -> TaskId {
         let mut random = [0; 10];
         self.0.entropy.fill(&mut random);
@@ -225,7 +238,12 @@ impl Router {
             url: task.url,
             body: task.body,
             created_ms: now_ms,
+            delivery: task.delivery,
+            revision: 1,
         };
+        if spec.delivery != Delivery::AtLeastOnce {
+            self.all_read(UPDATES_AND_CLAIMS).map_err(CreateError::Unavailable)?;
+        }
         let record = record::encode_spec(&spec);
         let op = Op::Create {
             key: spec.id.key(),
@@ -309,6 +327,10 @@ impl Router {
 impl Tasks for Router {
     fn create(&self, task: NewTask) -> BoxFuture<'_, Result<TaskId, CreateError>> {
         Box::pin(self.create(task))
+    }
+
+    fn update(&self, change: Change) -> BoxFuture<'_, Result<u32, UpdateError>> {
+        Box::pin(self.update(change))
     }
 
     fn delete(&self, id: TaskId) -> BoxFuture<'_, Result<(), DeleteError>> {

@@ -20,6 +20,8 @@ use crate::store::StoreError;
 const LEASE_LOOK: Duration = Duration::from_millis(250);
 /// Looks in a row that find no lease before a call is given up as unknown.
 const LEASE_LOOKS_MAX: u32 = 4;
+/// How often a task's two rows are read until they are of one revision.
+const READS_MAX: u32 = 100;
 
 /// Why the call was not done by this node's replica.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -124,13 +126,21 @@ impl Replicas {
 /// The task in the group's rows; a deleted one is not there.
 fn look_up(group: &Group, id: &TaskId) -> Result<Option<TaskView>, Refusal> {
     let failed = |error: StoreError| Refusal::Failed(error.to_string());
-    let state = group.store().state(id.key()).map_err(failed)?;
-    let spec = group.store().spec(id.key()).map_err(failed)?;
-    Ok(match (spec, state) {
-        // The text is compared as well: the key is a hash of it.
-        (Some(spec), Some(state)) if spec.id == *id && state.life != Life::Deleted => Some(TaskView { spec, state }),
-        _ => None,
-    })
+    for _ in 0..READS_MAX {
+        let state = group.store().state(id.key()).map_err(failed)?;
+        let spec = group.store().spec(id.key()).map_err(failed)?;
+        match (spec, state) {
+            // The text is compared as well: the key is a hash of it.
+            (Some(spec), Some(state)) if spec.id == *id && state.life != Life::Deleted => {
+                // Else an update came between the two reads.
+                if spec.revision == state.revision {
+                    return Ok(Some(TaskView { spec, state }));
+                }
+            }
+            _ => return Ok(None),
+        }
+    }
+    Err(Refusal::Failed("the task is changed again and again".into()))
 }
 
 fn encode_task(read: Result<Option<TaskView>, Refusal>) -> Bytes {

@@ -9,15 +9,22 @@ use parking_lot::Mutex;
 use super::cluster::{LeaderHints, Parts, Router};
 use super::*;
 use crate::clock::SystemClock;
+use crate::core::command::COMMANDS;
+use crate::core::task::Delivery;
 use crate::entropy::SystemEntropy;
 use crate::id::{GroupId, NodeId};
 use crate::net::{Handle, Service};
 use crate::raft::Groups;
 use crate::raft::testing::{Cluster, Endpoint, GROUP, create, eventually, has};
 
-/// What gossip says.
-#[derive(Default)]
-struct Hints(Mutex<Option<NodeId>>);
+/// What gossip says: who leads, and what the oldest node reads.
+struct Hints(Mutex<Option<NodeId>>, Mutex<u16>);
+
+impl Default for Hints {
+    fn default() -> Self {
+        Self(Mutex::default(), Mutex::new(COMMANDS))
+    }
+}
 
 impl LeaderHints for Arc<Hints> {
     fn leader(&self, _: GroupId) -> Option<NodeId> {
@@ -26,6 +33,10 @@ impl LeaderHints for Arc<Hints> {
 
     fn live(&self) -> Vec<NodeId> {
         vec![1, 2, 3, 4]
+    }
+
+    fn commands(&self) -> u16 {
+        *self.1.lock()
     }
 }
 
@@ -92,7 +103,9 @@ async fn a_copy_that_nobody_calls_any_more_is_not_asked_who_leads() {
     }
     assert!(router.is_led(GROUP));
     *hints.0.lock() = None;
-    assert!(!router.is_led(GROUP), "what a copy has on its disk is no leader");
+    // What the copy has heard last counts for a moment; what it has on its disk is no leader.
+    let unled = || (!router.is_led(GROUP)).then_some(());
+    eventually("the leader that nobody names is forgotten", unled).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -119,4 +132,70 @@ async fn a_stale_read_needs_a_copy_and_no_leader() {
     cluster.net.only(|_, _, _| false);
     let refused = Tasks::query_stale(&without, id("t")).await;
     assert!(matches!(refused, Err(QueryError::Unavailable(_))), "{refused:?}");
+}
+
+fn task(delivery: Delivery) -> NewTask {
+    NewTask {
+        id: Some(id("t")),
+        schedule: Schedule::Once { at_ms: 1 << 41 },
+        first_due_ms: 1 << 41,
+        url: "http://x/".into(),
+        body: b"{}".to_vec(),
+        delivery,
+    }
+}
+
+fn change(url: &str) -> Change {
+    Change {
+        id: id("t"),
+        replaces: None,
+        schedule: Schedule::Once { at_ms: 1 << 41 },
+        first_due_ms: 1 << 41,
+        url: url.into(),
+        body: b"{}".to_vec(),
+        delivery: Delivery::AtLeastOnce,
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_new_is_asked_of_a_cluster_with_a_node_that_cannot_read_it() {
+    let cluster = Cluster::start(3, 3).await;
+    let (router, hints) = router(&cluster, 2);
+    *hints.1.lock() = 1;
+    let refused = Tasks::create(&router, task(Delivery::AtMostOnce)).await;
+    assert!(
+        matches!(&refused, Err(CreateError::Unavailable(why)) if why.contains("older release")),
+        "{refused:?}"
+    );
+    assert_eq!(Tasks::create(&router, task(Delivery::AtLeastOnce)).await, Ok(id("t")));
+    let refused = Tasks::update(&router, change("http://y/")).await;
+    assert!(
+        matches!(&refused, Err(UpdateError::Unavailable(why)) if why.contains("older release")),
+        "{refused:?}"
+    );
+    *hints.1.lock() = COMMANDS;
+    assert_eq!(Tasks::update(&router, change("http://y/")).await, Ok(2));
+    assert_eq!(
+        Tasks::query(&router, id("t")).await.map(|task| task.spec.url),
+        Ok("http://y/".into())
+    );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_comes_late_undoes_nothing() {
+    let cluster = Cluster::start(3, 3).await;
+    let leader = cluster.leader().await;
+    let other = if leader == 2 { 3 } else { 2 };
+    let (router, _) = router(&cluster, other);
+    assert!(create(&cluster.copy(leader), "t").await);
+    assert_eq!(Tasks::update(&router, change("http://y/")).await, Ok(2));
+    assert_eq!(Tasks::update(&router, change("http://z/")).await, Ok(3));
+    let late = Change {
+        replaces: Some(1),
+        ..change("http://y/")
+    };
+    assert_eq!(
+        Tasks::update(&router, late).await,
+        Err(UpdateError::Outdated { revision: 3 })
+    );
 }

@@ -132,6 +132,8 @@ pub(super) fn spec(task: &Task, created_ms: u64) -> TaskSpec {
         url: task.url.clone(),
         body: task.body.clone().into_bytes(),
         created_ms: wall(created_ms),
+        delivery: Delivery::AtLeastOnce,
+        revision: 1,
     }
 }
 

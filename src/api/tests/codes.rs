@@ -1,7 +1,7 @@
 //! One test for every row of the table of codes, and their order.
 
 use super::*;
-use crate::core::task::{Schedule, TaskSpec, TaskState};
+use crate::core::task::{Delivery, Schedule, TaskSpec, TaskState};
 use crate::limits::{BODY_BYTES_MAX, REQUEST_BYTES_MAX};
 
 async fn assert_refused(body: String, code: u64, word: &str) {
@@ -98,6 +98,8 @@ async fn code_0_query() {
         url: "http://h/\u{fc}".to_owned(),
         body: br#"{ "n" : 12345678901234567890, "n":1.0 }"#.to_vec(),
         created_ms: NOW_MS,
+        delivery: Delivery::AtLeastOnce,
+        revision: 1,
     };
     let mut state = TaskState::new(1_772_400_000_000, 7);
     state.delivered = 3;

@@ -5,7 +5,7 @@ use super::*;
 use crate::config::Config;
 use crate::core::instant::rfc3339_ms;
 use crate::core::schedule::Cron;
-use crate::core::task::{Schedule, TaskSpec, TaskState};
+use crate::core::task::{Delivery, Schedule, TaskSpec, TaskState};
 use crate::limits;
 
 const DOC: &str = include_str!("../../../doc/api.md");
@@ -33,6 +33,8 @@ fn clearing() -> TaskView {
         url: "http://127.0.0.1:9000/clear".to_owned(),
         body: br#"{"day":"today"}"#.to_vec(),
         created_ms: NOW_MS,
+        delivery: Delivery::AtLeastOnce,
+        revision: 1,
     };
     let state = TaskState::new(NOW_MS, 0);
     TaskView { spec, state }

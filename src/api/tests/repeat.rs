@@ -1,7 +1,7 @@
 //! A create that is sent again after its due: its first answer may have been lost, so it is judged by what is stored.
 
 use super::*;
-use crate::core::task::{Schedule, TaskSpec, TaskState};
+use crate::core::task::{Delivery, Schedule, TaskSpec, TaskState};
 
 const PAST_SECONDS: u64 = NOW_SECONDS - 1;
 
@@ -14,6 +14,8 @@ fn stored(url: &str) -> TaskView {
             url: url.to_owned(),
             body: br#"{"n":1}"#.to_vec(),
             created_ms: at_ms - 60_000,
+            delivery: Delivery::AtLeastOnce,
+            revision: 1,
         },
         state: TaskState::new(at_ms, 7),
     }

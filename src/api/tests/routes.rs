@@ -158,6 +158,8 @@ async fn damage_in_a_stored_body_is_told_and_counted() {
         url: String::new(),
         body: b"{\"a\":".to_vec(),
         created_ms: 0,
+        delivery: crate::core::task::Delivery::AtLeastOnce,
+        revision: 1,
     };
     let state = crate::core::task::TaskState::new(0, 0);
     let seen = Arc::new(Seen::default());

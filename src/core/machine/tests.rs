@@ -7,8 +7,9 @@ use std::convert::Infallible;
 use proptest::prelude::*;
 
 use super::*;
-use crate::core::task::Schedule;
+use crate::core::task::{Delivery, Schedule};
 use crate::id::TaskId;
+use crate::limits::{OPEN_FIRES_MAX, OUTCOMES_KEPT};
 
 /// State, specs and index as the store would hold them after each batch.
 #[derive(Default)]
@@ -71,7 +72,7 @@ impl Model {
             let ended = state.delivered + state.failed + state.skipped + state.cancelled;
             assert_eq!(
                 state.dues_past,
-                ended + state.open.len() as u64,
+                ended + state.open.len() as u64 + u64::from(state.claim.is_some()),
                 "every due is accounted for: {state:?}"
             );
             assert_eq!(state.life == Life::Pending, state.expire_ms.is_none());
@@ -117,7 +118,34 @@ fn spec(id: &str, url: &str) -> Vec<u8> {
         url: url.into(),
         body: b"{}".to_vec(),
         created_ms: 1,
+        delivery: Delivery::AtLeastOnce,
+        revision: 1,
     })
+}
+
+/// An update of the task to this URL, from the revision before `revision`.
+fn update<'a>(id: &str, spec: &'a [u8], due_ms: u64, revision: u32) -> Op<'a> {
+    Op::Update {
+        key: key(id),
+        spec,
+        due_ms,
+        target: 10,
+        revision,
+        at_ms: 60,
+    }
+}
+
+fn claim(id: &str, generation: u64) -> ClaimFire {
+    ClaimFire {
+        key: key(id),
+        generation,
+        revision: 1,
+        due_ms: 100,
+        expected_ms: 100,
+        skipped: 0,
+        at_ms: 101,
+        next_due_ms: None,
+    }
 }
 
 fn settle(id: &str, attempt: u16, result: AttemptResult) -> Settle {
@@ -357,6 +385,126 @@ fn stop_ends_the_task_and_cancels_what_is_open() {
 }
 
 #[test]
+fn an_update_ends_what_the_old_revision_owes() {
+    let model = led_with_task();
+    model.one(Op::Settle(Settle {
+        next_due_ms: Some(200),
+        ..settle("a", 1, AttemptResult::Retry { at_ms: 300 })
+    }));
+    let new = spec("a", "http://y/");
+    let (replies, changes) = model.apply(&[update("a", &new, 300, 2)]);
+    assert_eq!(
+        (&replies[..], &changes.cancelled[..]),
+        (&[Reply::Done][..], &[key("a")][..])
+    );
+    let entry = changes.dues.iter().find(|(at, ..)| *at == 300).expect("told again");
+    assert_eq!(entry.2.map(|entry| (entry.wake, entry.target)), Some((Wake::Fire, 10)));
+    let task = model.task("a");
+    assert_eq!(
+        (task.revision, task.cancelled, task.dues_past, task.next_due_ms),
+        (2, 2, 2, Some(300))
+    );
+    assert_eq!(model.specs.borrow()[&key("a")].url, "http://y/");
+    let old = settle("a", 2, AttemptResult::Delivered);
+    assert_eq!(
+        model.one(Op::Settle(old)),
+        Reply::Repeat,
+        "a report of the old revision"
+    );
+    model.check();
+}
+
+#[test]
+fn an_update_is_done_once_and_only_on_the_revision_it_was_meant_for() {
+    let model = led_with_task();
+    let (y, z) = (spec("a", "http://y/"), spec("a", "http://z/"));
+    assert_eq!(model.one(update("a", &y, 300, 3)), Reply::Outdated);
+    assert_eq!(model.one(update("a", &y, 300, 1)), Reply::Outdated);
+    assert_eq!(
+        model.apply(&[update("a", &y, 300, 2), update("a", &y, 300, 2)]).0,
+        [Reply::Done, Reply::Existed],
+        "also within one batch"
+    );
+    assert_eq!(model.one(update("a", &y, 300, 2)), Reply::Existed);
+    assert_eq!(model.one(update("a", &z, 300, 2)), Reply::Outdated);
+    assert_eq!(model.one(update("a", &z, 300, 3)), Reply::Done);
+    assert_eq!(model.one(update("a", &y, 300, 2)), Reply::Outdated, "it is late");
+    assert_eq!(model.one(update("b", &z, 300, 2)), Reply::NotFound);
+    model.one(Op::Delete {
+        key: key("a"),
+        at_ms: 50,
+        expire_ms: 500,
+    });
+    assert_eq!(model.one(update("a", &y, 300, 4)), Reply::NotFound);
+    model.check();
+}
+
+#[test]
+fn a_finished_task_is_begun_again_by_an_update() {
+    let model = led_with_task();
+    model.one(Op::Settle(settle("a", 1, AttemptResult::Delivered)));
+    let new = spec("a", "http://y/");
+    assert_eq!(model.one(update("a", &new, 700, 2)), Reply::Done);
+    let task = model.task("a");
+    assert_eq!((task.life, task.expire_ms, task.delivered), (Life::Pending, None, 1));
+    model.check();
+}
+
+#[test]
+fn a_claimed_fire_is_one_leadership_s_and_has_one_report() {
+    let model = led_with_task();
+    assert_eq!(model.one(Op::Claim(claim("a", 0))), Reply::Stale);
+    assert_eq!(model.one(Op::Claim(claim("a", 1))), Reply::Done);
+    model.check();
+    assert_eq!(model.one(Op::Claim(claim("a", 1))), Reply::Existed, "asked for again");
+    let entries: Vec<_> = model.dues.borrow().iter().map(|((at, _), wake)| (*at, *wake)).collect();
+    assert_eq!(entries, [(101, Wake::Retry)], "a leader that finds it ends it");
+    model.one(Op::Lead { node: 2 });
+    assert_eq!(model.one(Op::Claim(claim("a", 2))), Reply::Repeat, "it is another's");
+    let late = settle("a", 1, AttemptResult::Delivered);
+    assert_eq!(model.one(Op::Settle(late.clone())), Reply::Stale);
+    let unknown = Settle {
+        generation: 2,
+        result: AttemptResult::Unknown,
+        ..late
+    };
+    assert_eq!(model.one(Op::Settle(unknown.clone())), Reply::Done);
+    assert_eq!(model.one(Op::Settle(unknown)), Reply::Repeat);
+    let task = model.task("a");
+    assert_eq!((task.skipped, task.life, task.claim), (1, Life::Finished, None));
+    assert_eq!(task.outcomes[0].verdict, Verdict::SkippedUnknown);
+    model.check();
+}
+
+#[test]
+fn a_claimed_fire_is_never_tried_again() {
+    let model = led_with_task();
+    model.one(Op::Claim(claim("a", 1)));
+    let retry = settle("a", 1, AttemptResult::Retry { at_ms: 500 });
+    assert_eq!(model.one(Op::Settle(retry)), Reply::Done);
+    let task = model.task("a");
+    assert_eq!((task.failed, task.open.len(), task.life), (1, 0, Life::Finished));
+    model.check();
+}
+
+#[test]
+fn a_delete_ends_a_claimed_fire() {
+    let model = led_with_task();
+    let next = ClaimFire {
+        next_due_ms: Some(200),
+        ..claim("a", 1)
+    };
+    model.one(Op::Claim(next));
+    model.one(Op::Delete {
+        key: key("a"),
+        at_ms: 150,
+        expire_ms: 500,
+    });
+    assert_eq!(model.task("a").cancelled, 2);
+    model.check();
+}
+
+#[test]
 fn the_digest_follows_every_change() {
     let (one, two) = (led_with_task(), led_with_task());
     assert_eq!(one.group.borrow().digest, two.group.borrow().digest);
@@ -379,6 +527,7 @@ fn any_result() -> impl Strategy<Value = AttemptResult> {
         (0..60_u64).prop_map(|at_ms| AttemptResult::Retry { at_ms }),
         Just(AttemptResult::Failed),
         Just(AttemptResult::Stop),
+        Just(AttemptResult::Unknown),
     ]
 }
 
@@ -388,7 +537,7 @@ proptest! {
     #[test]
     fn laws_hold_after_any_operations(
         steps in proptest::collection::vec(
-            (0..5_u8, 0..3_usize, 0..60_u64, 0..60_u64, 1..4_u16, any_result(), 0..3_u64), 1..60),
+            (0..8_u8, 0..3_usize, 0..60_u64, 0..60_u64, 1..4_u16, any_result(), 0..3_u64), 1..60),
         cut in 1..7_usize,
     ) {
         let ids = ["a", "b", "c"];
@@ -400,8 +549,15 @@ proptest! {
                 1 => Op::Delete { key, at_ms: *x, expire_ms: x + y },
                 2 => Op::Expire { key, at_ms: *x },
                 3 if *generation == 0 => Op::Lead { node: 1 },
+                4 => Op::Update {
+                    key, spec: &specs[*id], due_ms: *x, target: 9, revision: u32::from(*attempt), at_ms: *y,
+                },
+                5 => Op::Claim(ClaimFire {
+                    key, generation: *generation, revision: u32::from(*attempt), due_ms: *x, expected_ms: *x, skipped: 0,
+                    at_ms: *y, next_due_ms: (x % 2 == 0).then_some(*y + 1),
+                }),
                 _ => Op::Settle(Settle {
-                    key, generation: *generation, revision: 1, due_ms: *x, expected_ms: *y,
+                    key, generation: *generation, revision: u32::from(x % 2 == 0) + 1, due_ms: *x, expected_ms: *y,
                     skipped: u64::from(x > y), attempt: *attempt, result: *result, status: 0, at_ms: 7,
                     next_due_ms: (x % 2 == 0).then_some(*y + 1), expire_ms: *y,
                 }),

@@ -238,6 +238,7 @@ pub fn facts(node: u16, cluster: Option<u128>) -> Facts {
         api: SocketAddr::new(address(node).ip(), 8_000),
         zone: "a".into(),
         version: "0.1.0".into(),
+        commands: 2,
         cluster,
         groups: cluster.map(|_| groups()),
         draining: false,

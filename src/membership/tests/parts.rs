@@ -29,7 +29,10 @@ fn read(facts: &Facts, told: &[(&'static str, String)]) -> Result<Told, FactsErr
 #[test]
 fn the_key_values_are_frozen() {
     let expected = [
-        ("about", r#"{"api":"10.0.0.5:8000","zone":"eu-1a","version":"0.1.0"}"#),
+        (
+            "about",
+            r#"{"api":"10.0.0.5:8000","zone":"eu-1a","version":"0.1.0","commands":2}"#,
+        ),
         (
             "state",
             r#"{"cluster":"0000000000000000000000000000feed","groups":32,"draining":false,"ready":true,"left":false}"#,
@@ -41,7 +44,10 @@ fn the_key_values_are_frozen() {
     assert_eq!(full().tell(false), expected);
     let joining = facts(5, None);
     let expected = [
-        ("about", r#"{"api":"10.0.0.5:8000","zone":"a","version":"0.1.0"}"#),
+        (
+            "about",
+            r#"{"api":"10.0.0.5:8000","zone":"a","version":"0.1.0","commands":2}"#,
+        ),
         (
             "state",
             r#"{"cluster":null,"groups":null,"draining":false,"ready":false,"left":true}"#,
@@ -56,6 +62,13 @@ fn the_key_values_are_frozen() {
         let told = read(&facts, &facts.tell(has_left)).expect("readable");
         assert_eq!(told, Told { facts, has_left });
     }
+}
+
+#[test]
+fn a_node_of_the_release_before_says_nothing_of_commands() {
+    let mut told = full().tell(false);
+    told[0].1 = told[0].1.replace(r#","commands":2"#, "");
+    assert_eq!(read(&full(), &told).expect("readable").facts.commands, 1);
 }
 
 #[test]

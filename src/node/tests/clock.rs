@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicI64;
 
 use super::*;
-use crate::core::task::Verdict;
+use crate::core::task::{Delivery, Verdict};
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -100,6 +100,7 @@ async fn a_crontab_task_that_missed_three_dues_fires_the_latest_and_records_two_
         first_due_ms: minute_ms,
         url: "http://ok.test/ok".to_owned(),
         body: b"{}".to_vec(),
+        delivery: Delivery::AtLeastOnce,
     };
     Tasks::create(router.as_ref(), task).await.expect("stored");
     drop(router);

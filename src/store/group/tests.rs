@@ -3,7 +3,7 @@
 use super::*;
 use crate::core::command::Op;
 use crate::core::machine::{Batch, Wake};
-use crate::core::task::Schedule;
+use crate::core::task::{Delivery, Schedule};
 use crate::id::TaskId;
 use crate::store::Snapshot;
 use crate::store::fjall_kv::FjallKv;
@@ -37,6 +37,8 @@ fn create(store: &GroupStore, meta: &mut GroupMeta, id: &str, due_ms: u64) {
         url: "http://x/".into(),
         body: b"{}".to_vec(),
         created_ms: 1,
+        delivery: Delivery::AtLeastOnce,
+        revision: 1,
     });
     run(
         store,

@@ -1,7 +1,7 @@
 //! Peers that hold on to what they were given, and bytes that are hardly HTTP.
 
 use super::*;
-use crate::core::task::{Schedule, TaskSpec, TaskState};
+use crate::core::task::{Delivery, Schedule, TaskSpec, TaskState};
 use crate::id::TaskId;
 use crate::limits::BODY_BYTES_MAX;
 use crate::router::TaskView;
@@ -17,6 +17,8 @@ fn large() -> FakeTasks {
         url: "http://h/".to_owned(),
         body,
         created_ms: 0,
+        delivery: Delivery::AtLeastOnce,
+        revision: 1,
     };
     let state = TaskState::new(0, 0);
     FakeTasks {

@@ -1,0 +1,72 @@
+//! What every call does, whatever its form: reads its body within bounds of size and time, and waits no longer than it may.
+//!
+//! Used by `compat.rs` and `v1.rs`.
+
+use std::future::Future;
+use std::time::Duration;
+
+use axum::extract::Request;
+use axum::http::Extensions;
+use bytes::Bytes;
+use hyper::header::EXPECT;
+use tokio::time::timeout;
+
+use super::body::{self, BodyError};
+use super::envelope::{MALFORMED, Refusal, TOO_LARGE, UNAVAILABLE};
+use super::server::RequestTimeout;
+
+/// Whether a query string is content with any copy of the task.
+pub(super) fn is_stale(query: &str) -> Result<bool, Refusal> {
+    let mut pairs = ::url::form_urlencoded::parse(query.as_bytes());
+    match pairs.find(|(name, _)| name == "consistency") {
+        None => Ok(false),
+        Some((_, value)) if value == "linearizable" => Ok(false),
+        Some((_, value)) if value == "stale" => Ok(true),
+        Some(_) => Err(Refusal::new(
+            MALFORMED,
+            "`consistency` must be \"stale\" or \"linearizable\" (the default)",
+        )),
+    }
+}
+
+/// The whole body.
+pub(super) async fn read(request: Request, limit: Option<Duration>) -> Result<Bytes, Refusal> {
+    let waits = request.headers().contains_key(EXPECT);
+    let is_too_large = body::is_announced_too_large(request.body());
+    let bytes = match within(limit, body::read(request.into_body(), waits)).await {
+        Some(bytes) => bytes,
+        // What is still to come would not have been taken.
+        None if is_too_large => Err(BodyError::TooLarge),
+        None => {
+            let within_ms = limit.unwrap_or_default().as_millis();
+            let message = format!("the request's body did not arrive within {within_ms} ms; nothing was done");
+            return Err(Refusal::new(MALFORMED, message));
+        }
+    };
+    bytes.map_err(|error| match error {
+        BodyError::TooLarge => Refusal::new(TOO_LARGE, error.to_string()),
+        BodyError::Broken(_) => Refusal::new(MALFORMED, error.to_string()),
+    })
+}
+
+/// The server's bound on the time of each step of a request; none when there is no server, as in tests.
+pub(super) fn time_limit(extensions: &Extensions) -> Option<Duration> {
+    extensions.get::<RequestTimeout>().map(|limit| limit.0)
+}
+
+/// `None`: it took longer.
+pub(super) async fn within<T>(limit: Option<Duration>, work: impl Future<Output = T>) -> Option<T> {
+    match limit {
+        Some(limit) => timeout(limit, work).await.ok(),
+        None => Some(work.await),
+    }
+}
+
+/// The refusal of what took longer.
+pub(super) fn late(limit: Option<Duration>, what: &str, retry: &str) -> Refusal {
+    let within_ms = limit.unwrap_or_default().as_millis();
+    Refusal::new(
+        UNAVAILABLE,
+        format!("{what}: no outcome within {within_ms} ms; {retry}"),
+    )
+}
