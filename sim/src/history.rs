@@ -40,6 +40,8 @@ pub struct Task {
     pub url: String,
     /// The JSON object it carries.
     pub body: String,
+    /// Whether it is delivered at most once.
+    pub at_most_once: bool,
 }
 
 /// One API call.
@@ -47,18 +49,27 @@ pub struct Task {
 pub enum Call {
     /// `createTask`.
     Create(Task),
+    /// `PUT /v1/tasks/{id}`.
+    Update {
+        /// What the task is to be.
+        task: Task,
+        /// The revision that is to be replaced, if it is said.
+        replaces: Option<u32>,
+    },
     /// `deleteTask`.
     Delete(String),
     /// `queryTask`.
     Query(String),
+    /// `GET /v1/tasks/{id}`.
+    Show(String),
 }
 
 impl Call {
     /// The task it is about.
     pub fn task(&self) -> &str {
         match self {
-            Self::Create(task) => &task.id,
-            Self::Delete(id) | Self::Query(id) => id,
+            Self::Create(task) | Self::Update { task, .. } => &task.id,
+            Self::Delete(id) | Self::Query(id) | Self::Show(id) => id,
         }
     }
 }
@@ -74,16 +85,18 @@ pub struct Shown {
     pub body: String,
     /// `run_count`: successful deliveries.
     pub run_count: u64,
+    /// The revision, where it is shown.
+    pub revision: Option<u32>,
 }
 
 /// What a client was told.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Told {
-    /// Code 0 of a create or a delete.
+    /// Success of a create, an update or a delete.
     Done,
-    /// Code 0 of a query.
+    /// Success of a query.
     Shown(Shown),
-    /// Another code that says that nothing was done.
+    /// Another code that says that nothing was done; those of `/v1` as what they are under `/xcron/`.
     Refused(u64),
     /// No answer, or one that does not settle it: it may have happened, or may yet.
     Unknown,

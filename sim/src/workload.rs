@@ -1,4 +1,4 @@
-//! Clients that create, query and delete tasks of every kind on all nodes, as the dice fall.
+//! Clients that create, update, query and delete tasks of every kind on all nodes, as the dice fall.
 //!
 //! Most tasks are one client's own. A few ids are everybody's, so that calls about one task meet. Used by the swarm and by scenarios.
 
@@ -15,7 +15,7 @@ const SHARED_IDS: usize = 6;
 const FAR_SECS: u64 = 50_000;
 
 /// How much is asked.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct Load {
     /// Clients.
     pub clients: usize,
@@ -27,6 +27,10 @@ pub struct Load {
     pub delay_secs_max: u64,
     /// So many of a thousand tasks go to targets that do not behave.
     pub bad_targets_permille: u64,
+    /// So many of a thousand calls are updates instead.
+    pub updates_permille: u64,
+    /// So many of a thousand tasks are delivered at most once.
+    pub once_permille: u64,
 }
 
 /// Runs the load to its end. `prefix` sets its tasks apart from those of other loads.
@@ -34,12 +38,14 @@ pub async fn run(stage: &Stage, load: Load, prefix: &str, first_client: usize) {
     let clients = (0..load.clients).map(|number| {
         let stage = stage.clone();
         let dice = stage.dice(&format!("client {prefix} {number}"));
+        let changes = stage.dice(&format!("changes {prefix} {number}"));
         let prefix = format!("{prefix}-{number}");
         async move {
             let client = stage.client(first_client + number, 0);
             let mut worker = Worker {
                 client,
                 dice,
+                changes,
                 stage,
                 load,
                 prefix,
@@ -54,6 +60,8 @@ pub async fn run(stage: &Stage, load: Load, prefix: &str, first_client: usize) {
 struct Worker {
     client: Client,
     dice: Dice,
+    /// Apart from the others, so that a load without changes is what it was before there were any.
+    changes: Dice,
     stage: Stage,
     load: Load,
     prefix: String,
@@ -67,6 +75,10 @@ impl Worker {
             self.stage.sleep_ms(pause_ms).await;
             let node = self.dice.index(self.stage.options.nodes);
             self.client.turn_to(node);
+            if self.changes.chance(self.load.updates_permille) {
+                self.update(call).await;
+                continue;
+            }
             match self.dice.within(0..100) {
                 0..55 => self.create(call).await,
                 55..70 => self.shared(call).await,
@@ -82,6 +94,7 @@ impl Worker {
             when: self.when(),
             url: self.url(),
             body: format!("{{\"n\":{call}}}"),
+            at_most_once: self.changes.chance(self.load.once_permille),
         };
         self.own.push(task.clone());
         if self.client.create(task.clone()).await == Told::Unknown && self.dice.chance(700) {
@@ -128,6 +141,7 @@ impl Worker {
                     when: When::Once(crate::history::START_WALL_MS / 1_000 + FAR_SECS),
                     url: "http://ok.test/".into(),
                     body: format!("{{\"version\":{}}}", self.dice.within(0..3)),
+                    at_most_once: false,
                 };
                 self.client.create(task).await;
             }
@@ -135,6 +149,61 @@ impl Worker {
             4 if call > self.load.calls / 2 => drop(self.client.delete(&id).await),
             _ => drop(self.client.query(&id).await),
         }
+    }
+
+    /// Replaces a task: one that all clients use, or one of its own, often right when it is due.
+    async fn update(&mut self, call: usize) {
+        if self.changes.chance(400) {
+            return self.update_shared(call).await;
+        }
+        if self.own.is_empty() {
+            return;
+        }
+        let place = self.changes.index(self.own.len());
+        let old = self.own[place].clone();
+        if let When::Once(second) = old.when
+            && self.changes.chance(500)
+            && let Some(until_ms) = self.is_near(second)
+        {
+            self.stage.reach("an update that races a fire");
+            let shift_ms = self.changes.within(0..60);
+            self.stage.sleep_ms((until_ms + shift_ms).saturating_sub(30)).await;
+        }
+        let task = Task {
+            when: self.when(),
+            url: self.url(),
+            // No two contents of a task are alike: what is fired tells which it was.
+            body: format!("{{\"n\":{call},\"updated\":true}}"),
+            at_most_once: self.changes.chance(self.load.once_permille),
+            ..old
+        };
+        let told = self.client.update(task.clone(), None).await;
+        if told != Told::Unknown {
+            self.own[place] = task;
+        } else if self.changes.chance(500) {
+            self.stage.reach("an update of unknown outcome was repeated");
+            self.client.update(task, None).await;
+        }
+    }
+
+    /// Half of them of the revision that was seen before.
+    async fn update_shared(&mut self, call: usize) {
+        let id = format!("shared-{}", self.changes.index(SHARED_IDS));
+        let mut replaces = None;
+        if self.changes.chance(500) {
+            let Told::Shown(shown) = self.client.show(&id).await else {
+                return;
+            };
+            replaces = shown.revision;
+        }
+        let task = Task {
+            id,
+            when: When::Once(crate::history::START_WALL_MS / 1_000 + FAR_SECS),
+            url: "http://ok.test/".into(),
+            body: format!("{{\"client\":\"{}\",\"call\":{call}}}", self.prefix),
+            at_most_once: false,
+        };
+        self.client.update(task, replaces).await;
     }
 
     async fn query(&mut self) {
@@ -147,16 +216,20 @@ impl Worker {
         let Some(task) = self.any() else { return };
         if let When::Once(second) = task.when
             && self.dice.chance(500)
+            && let Some(until_ms) = self.is_near(second)
         {
-            let now_ms = self.stage.now_us() / 1_000 + crate::history::START_WALL_MS;
-            let until_ms = (second * 1_000).saturating_sub(now_ms);
-            if until_ms > 0 && until_ms < 10_000 {
-                self.stage.reach("a delete that races a fire");
-                let shift_ms = self.dice.within(0..60);
-                self.stage.sleep_ms((until_ms + shift_ms).saturating_sub(30)).await;
-            }
+            self.stage.reach("a delete that races a fire");
+            let shift_ms = self.dice.within(0..60);
+            self.stage.sleep_ms((until_ms + shift_ms).saturating_sub(30)).await;
         }
         self.client.delete(&task.id).await;
+    }
+
+    /// How many milliseconds it is until this second, if that is worth waiting for.
+    fn is_near(&self, second: u64) -> Option<u64> {
+        let now_ms = self.stage.now_us() / 1_000 + crate::history::START_WALL_MS;
+        let until_ms = (second * 1_000).saturating_sub(now_ms);
+        (until_ms > 0 && until_ms < 10_000).then_some(until_ms)
     }
 
     fn any(&mut self) -> Option<Task> {

@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep_until};
 use xcron::config::Config;
+use xcron::core::task::Verdict;
 use xcron::id::GroupCount;
 use xcron::secret::ClusterSecret;
 use xcron::store::key::{self, Fact, Table};
@@ -292,8 +293,14 @@ impl World {
             .iter()
             .flat_map(|state| &state.groups)
             .flat_map(|group| group.tasks.values());
-        if tasks.into_iter().any(|(_, task)| task.skipped > 0) {
+        let verdicts = tasks.flat_map(|(_, task)| task.outcomes.iter().map(|outcome| outcome.verdict));
+        let verdicts: Vec<Verdict> = verdicts.collect();
+        if verdicts.contains(&Verdict::SkippedMisfire) {
             self.stage.reach("a misfire was skipped");
+        }
+        if verdicts.contains(&Verdict::SkippedUnknown) {
+            self.stage
+                .reach("an attempt that was not repeated since nobody knows of it");
         }
         Outcome {
             violations,

@@ -1,6 +1,6 @@
 //! I11: a create that was acknowledged is stored at the end of the run, with its content; retention is longer than any run.
 
-use xcron::core::task::{Life, Schedule, TaskSpec};
+use xcron::core::task::{Delivery, Life, Schedule, TaskSpec};
 
 use super::facts::{Facts, Run, broken, ms};
 use crate::history::{Task, Told, Violation, When};
@@ -38,7 +38,7 @@ fn lost(facts: &Facts<'_>) -> Option<String> {
             }
             "it is stored as deleted, which nobody asked for".to_owned()
         }
-        Some((Some(spec), _)) if is_of(spec, task) => return None,
+        Some((Some(spec), _)) if is_any_of(facts, spec, task) => return None,
         Some((spec, _)) => format!("another content is stored: {spec:?}"),
     };
     Some(format!(
@@ -48,6 +48,17 @@ fn lost(facts: &Facts<'_>) -> Option<String> {
     ))
 }
 
+/// Whether a stored spec is what it must be: of a task that was updated, the last certain content, else any that it can have.
+fn is_any_of(facts: &Facts<'_>, spec: &TaskSpec, created: &Task) -> bool {
+    if !facts.is_updated() {
+        return is_of(spec, created);
+    }
+    match facts.certain() {
+        Some((_, task)) => is_of(spec, task),
+        None => facts.contents().into_iter().any(|task| is_of(spec, task)),
+    }
+}
+
 /// Whether a stored spec is what was asked for.
 pub fn is_of(spec: &TaskSpec, task: &Task) -> bool {
     let when = match (&spec.schedule, &task.when) {
@@ -55,5 +66,9 @@ pub fn is_of(spec: &TaskSpec, task: &Task) -> bool {
         (Schedule::Cron { expression, timezone }, When::Cron { line, zone }) => expression == line && timezone == zone,
         _ => false,
     };
-    when && spec.id.as_str() == task.id && spec.url == task.url && spec.body == task.body.as_bytes()
+    let is_once = spec.delivery == Delivery::AtMostOnce;
+    when && spec.id.as_str() == task.id
+        && spec.url == task.url
+        && spec.body == task.body.as_bytes()
+        && is_once == task.at_most_once
 }

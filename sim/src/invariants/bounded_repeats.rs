@@ -27,7 +27,7 @@ pub fn check(run: &Run<'_>) -> Vec<Violation> {
         }
     }
     for facts in run.tasks.values() {
-        for (due_ms, attempts) in facts.fires() {
+        for ((due_ms, _), attempts) in facts.fires() {
             let what = too_many(run, &attempts).or_else(|| two_names(&attempts));
             found.extend(what.map(|what| broken(NAME, facts.id, format!("{}: {what}", due(due_ms)))));
         }
@@ -63,7 +63,7 @@ fn two_names(attempts: &[&Attempt]) -> Option<String> {
 /// What the attempts of one generation did to each other: the first thing that is wrong.
 fn under_one_owner(run: &Run<'_>, facts: &Facts<'_>) -> Option<String> {
     let mut lasts: BTreeMap<u64, &Attempt> = BTreeMap::new();
-    let mut fires: BTreeMap<(u64, u64), &Attempt> = BTreeMap::new();
+    let mut fires: BTreeMap<(u64, u64, &str), &Attempt> = BTreeMap::new();
     for attempt in &facts.attempts {
         if let Some(last) = lasts.insert(attempt.generation, attempt)
             && last.run_of_node == attempt.run_of_node
@@ -75,7 +75,7 @@ fn under_one_owner(run: &Run<'_>, facts: &Facts<'_>) -> Option<String> {
                 tell(attempt)
             ));
         }
-        let Some(before) = fires.insert((attempt.generation, attempt.due_ms), attempt) else {
+        let Some(before) = fires.insert((attempt.generation, attempt.due_ms, &attempt.body), attempt) else {
             continue;
         };
         // An owner that loses its group while it reports cannot know whether the report will be kept, and looks again.

@@ -28,8 +28,47 @@ impl<'a> Facts<'a> {
     pub fn creates(&self) -> impl Iterator<Item = (&'a Op, &'a Task)> {
         self.possible().filter_map(|op| match &op.call {
             Call::Create(task) => Some((op, task)),
-            Call::Delete(_) | Call::Query(_) => None,
+            Call::Update { .. } | Call::Delete(_) | Call::Query(_) | Call::Show(_) => None,
         })
+    }
+
+    /// Updates that were done, or may have been.
+    pub fn updates(&self) -> impl Iterator<Item = (&'a Op, &'a Task)> {
+        self.possible().filter_map(|op| match &op.call {
+            Call::Update { task, .. } => Some((op, task)),
+            Call::Create(_) | Call::Delete(_) | Call::Query(_) | Call::Show(_) => None,
+        })
+    }
+
+    /// Whether it may have had more than one content.
+    pub fn is_updated(&self) -> bool {
+        self.updates().next().is_some()
+    }
+
+    /// Whether an update may have replaced what there was at `from_us`, by `to_us`.
+    pub fn is_replaced(&self, from_us: u64, to_us: u64) -> bool {
+        let is_over = |op: &Op| op.told == Told::Done && op.to_us < from_us;
+        self.updates().any(|(op, _)| op.from_us <= to_us && !is_over(op))
+    }
+
+    /// What the task certainly is from an acknowledged call on; only a delete can have ended it.
+    pub fn certain(&self) -> Option<(&'a Op, &'a Task)> {
+        if !self.is_updated() {
+            return self.acked();
+        }
+        let done = self.updates().filter(|(op, _)| op.told == Told::Done);
+        let (last, task) = done.max_by_key(|(op, _)| op.from_us)?;
+        let is_before = |op: &Op| op.told == Told::Done && op.to_us <= last.from_us;
+        let mut others = self.updates().filter(|(op, _)| !std::ptr::eq(*op, last));
+        others.all(|(op, _)| is_before(op)).then_some((last, task))
+    }
+
+    /// The contents that an attempt can be of, by what it carries and where it went.
+    pub fn contents_of(&self, attempt: &Attempt) -> Vec<&'a Task> {
+        let fits = |task: &&Task| attempt.url == task.url && attempt.body == task.body;
+        let mut contents = self.contents();
+        contents.retain(fits);
+        contents
     }
 
     /// The acknowledged create that was answered first.
@@ -38,13 +77,13 @@ impl<'a> Facts<'a> {
         acked.min_by_key(|(op, _)| op.to_us)
     }
 
-    /// What the task may have been created with: only one thing, once a create was acknowledged.
+    /// What the task may have been: only one thing, once a create was acknowledged and as long as nobody updates it.
     pub fn contents(&self) -> Vec<&'a Task> {
-        if let Some((_, task)) = self.acked() {
+        if let Some((_, task)) = self.acked().filter(|_| !self.is_updated()) {
             return vec![task];
         }
         let mut contents: Vec<&Task> = Vec::new();
-        for (_, task) in self.creates() {
+        for (_, task) in self.creates().chain(self.updates()) {
             if !contents.contains(&task) {
                 contents.push(task);
             }
@@ -68,11 +107,11 @@ impl<'a> Facts<'a> {
         self.attempts.iter().filter(gone).any(|attempt| attempt.at_us <= us)
     }
 
-    /// The attempts of each due.
-    pub fn fires(&self) -> BTreeMap<u64, Vec<&'a Attempt>> {
-        let mut fires: BTreeMap<u64, Vec<&Attempt>> = BTreeMap::new();
+    /// The attempts of each due of each content.
+    pub fn fires(&self) -> BTreeMap<(u64, &'a str), Vec<&'a Attempt>> {
+        let mut fires: BTreeMap<(u64, &str), Vec<&Attempt>> = BTreeMap::new();
         for attempt in &self.attempts {
-            fires.entry(attempt.due_ms).or_default().push(attempt);
+            fires.entry((attempt.due_ms, &attempt.body)).or_default().push(attempt);
         }
         fires
     }

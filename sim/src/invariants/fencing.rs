@@ -4,7 +4,7 @@
 
 use std::convert::Infallible;
 
-use xcron::core::command::{AttemptResult, Op, Reply, Settle};
+use xcron::core::command::{AttemptResult, ClaimFire, Op, Reply, Settle};
 use xcron::core::machine::{Batch, GroupState, View};
 use xcron::core::task::{Life, TaskSpec, TaskState};
 use xcron::id::TaskKey;
@@ -36,7 +36,11 @@ pub fn check(run: &Run<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     for (node, view) in run.copies() {
         let pending = view.tasks.iter().filter(|(_, (_, state))| state.life == Life::Pending);
-        let wrong = pending.filter_map(|(key, (_, state))| wrong(replies(view, TaskKey(*key), state)?));
+        let wrong = pending.filter_map(|(key, (_, state))| {
+            let key = TaskKey(*key);
+            let reported = replies(view, key, state).and_then(|replies| wrong(replies, Reply::Repeat));
+            reported.or_else(|| wrong(claims(view, key, state)?, Reply::Existed))
+        });
         found.extend(wrong.map(|what| Violation {
             invariant: NAME,
             task: None,
@@ -66,28 +70,54 @@ fn replies(view: &GroupView, key: TaskKey, state: &TaskState) -> Option<[Reply; 
             expire_ms: due_ms + 1_000_000,
         })
     };
-    let group = GroupState {
+    let one = One(state);
+    let mut batch = Batch::new(&one, group(view));
+    let generations = generations(view)?;
+    Some(generations.map(|generation| batch.apply(&report(generation)).unwrap_or_else(|never| match never {})))
+}
+
+/// What is said to the claims of an older and of a later leadership, to that of this one, and to the same once more. `None` where
+/// nothing can be claimed.
+fn claims(view: &GroupView, key: TaskKey, state: &TaskState) -> Option<[Reply; 4]> {
+    let due_ms = state.next_due_ms.filter(|_| state.claim.is_none())?;
+    let claim = |generation| {
+        Op::Claim(ClaimFire {
+            key,
+            generation,
+            revision: state.revision,
+            due_ms,
+            expected_ms: due_ms,
+            skipped: 0,
+            at_ms: due_ms,
+            next_due_ms: None,
+        })
+    };
+    let one = One(state);
+    let mut batch = Batch::new(&one, group(view));
+    let generations = generations(view)?;
+    Some(generations.map(|generation| batch.apply(&claim(generation)).unwrap_or_else(|never| match never {})))
+}
+
+fn group(view: &GroupView) -> GroupState {
+    GroupState {
         generation: view.generation,
         leader: view.leader,
         pending: 1,
         digest: view.digest,
-    };
-    let one = One(state);
-    let mut batch = Batch::new(&one, group);
-    let generations = [
-        view.generation.checked_sub(1)?,
-        view.generation + 1,
-        view.generation,
-        view.generation,
-    ];
-    Some(generations.map(|generation| batch.apply(&report(generation)).unwrap_or_else(|never| match never {})))
+    }
 }
 
-fn wrong([older, later, first, second]: [Reply; 4]) -> Option<String> {
-    let expected = [Reply::Stale, Reply::Stale, Reply::Done, Reply::Repeat];
+/// An older leadership, a later one, and this one twice.
+fn generations(view: &GroupView) -> Option<[u64; 4]> {
+    let older = view.generation.checked_sub(1)?;
+    Some([older, view.generation + 1, view.generation, view.generation])
+}
+
+fn wrong([older, later, first, second]: [Reply; 4], again: Reply) -> Option<String> {
+    let expected = [Reply::Stale, Reply::Stale, Reply::Done, again];
     (([older, later, first, second]) != expected).then(|| {
         format!(
-            "reports of an older and a later leadership, of this one, and of this one again, got {older:?}, {later:?}, {first:?}, {second:?}"
+            "reports or claims of an older and a later leadership, of this one, and of this one again, got {older:?}, {later:?}, {first:?}, {second:?}"
         )
     })
 }
@@ -99,14 +129,14 @@ mod tests {
     #[test]
     fn what_must_be_refused_is() {
         let (done, stale, repeat) = (Reply::Done, Reply::Stale, Reply::Repeat);
-        assert_eq!(wrong([stale, stale, done, repeat]), None);
+        assert_eq!(wrong([stale, stale, done, repeat], repeat), None);
         for bad in [
             [done, stale, done, repeat],
             [stale, done, done, repeat],
             [stale, stale, repeat, repeat],
             [stale, stale, done, done],
         ] {
-            assert!(wrong(bad).is_some(), "{bad:?}");
+            assert!(wrong(bad, repeat).is_some(), "{bad:?}");
         }
     }
 
@@ -117,6 +147,8 @@ mod tests {
             ..GroupView::default()
         };
         let said = replies(&view, TaskKey([1; 16]), &TaskState::new(5_000, 7));
-        assert_eq!(wrong(said.expect("a task that waits")), None);
+        assert_eq!(wrong(said.expect("a task that waits"), Reply::Repeat), None);
+        let said = claims(&view, TaskKey([1; 16]), &TaskState::new(5_000, 7));
+        assert_eq!(wrong(said.expect("a task that waits"), Reply::Existed), None);
     }
 }

@@ -33,13 +33,13 @@ pub fn check(run: &Run<'_>) -> Vec<Violation> {
 
 fn sums(state: &TaskState) -> Option<String> {
     let ended = state.delivered + state.failed + state.skipped + state.cancelled;
-    let open = state.open.len() as u64;
+    let open = state.open.len() as u64 + u64::from(state.claim.is_some());
     let past = state.dues_past;
     (past != ended + open).then(|| format!("{past} dues are past, {ended} have ended and {open} are open"))
 }
 
 fn life(state: &TaskState) -> Option<String> {
-    let is_owing = state.next_due_ms.is_some() || !state.open.is_empty();
+    let is_owing = state.next_due_ms.is_some() || !state.open.is_empty() || state.claim.is_some();
     let is_kept_for_ever = state.expire_ms.is_none();
     let is_pending = state.life == Life::Pending;
     let is_right = is_owing == is_pending && is_kept_for_ever == is_pending;
@@ -54,7 +54,8 @@ fn life(state: &TaskState) -> Option<String> {
 /// A one-shot fails by its last attempt or by the target's wish only. A cron task may also fail by too many open fires.
 fn given_up(run: &Run<'_>, facts: &Facts<'_>, state: &TaskState) -> Option<String> {
     let most = run.history.attempts_max;
-    let is_once = facts.contents().iter().all(|task| matches!(task.when, When::Once(_)));
+    let may_retry = |task: &&Task| matches!(task.when, When::Once(_)) && !task.at_most_once;
+    let is_once = facts.contents().iter().all(may_retry);
     let is_wrong = |outcome: &&Outcome| {
         let is_early =
             is_once && outcome.verdict == Verdict::Failed && outcome.attempts < most && outcome.status != GONE;
@@ -74,13 +75,18 @@ fn overdue(run: &Run<'_>, state: &TaskState) -> Option<String> {
     let at = state
         .next_due_ms
         .into_iter()
-        .chain(state.open.iter().map(|open| open.retry_ms));
+        .chain(state.open.iter().map(|open| open.retry_ms))
+        .chain(state.claim.map(|claim| claim.at_ms));
     let at_ms = at.into_iter().find(|at_ms| is_overdue(*at_ms))?;
     Some(format!("{} still waits at {}", due(at_ms), ms(run.history.ended_us)))
 }
 
 /// The numbers are those of one of the contents that it can have.
 fn content(facts: &Facts<'_>, spec: Option<&TaskSpec>, state: &TaskState) -> Option<String> {
+    if facts.is_updated() {
+        // How many dues the contents before the last one had is known to nobody outside.
+        return None;
+    }
     let contents = facts.contents();
     let mut fits = contents
         .into_iter()

@@ -63,9 +63,10 @@ fn wrong(view: &GroupView) -> Option<String> {
 
 fn wakes(state: &TaskState) -> BTreeMap<u64, u8> {
     let retries = state.open.iter().map(|open| (open.retry_ms, RETRY));
+    let claim = state.claim.map(|claim| (claim.at_ms, RETRY));
     // Inserted from the weakest reason to the strongest, so that the strongest stays.
     let mut wakes: BTreeMap<u64, u8> = state.expire_ms.map(|at_ms| (at_ms, EXPIRE)).into_iter().collect();
-    wakes.extend(retries);
+    wakes.extend(retries.chain(claim));
     wakes.extend(state.next_due_ms.map(|at_ms| (at_ms, FIRE)));
     wakes
 }

@@ -4,6 +4,7 @@
 //! (`view.rs`). [`Commits`] watches each commit while the run goes on. [`story`] tells what happened to one task.
 
 mod acked_survives;
+mod at_most_once;
 mod bounded_repeats;
 mod commits;
 mod delete_is_final;
@@ -26,6 +27,7 @@ mod run_count;
 mod story;
 #[cfg(test)]
 mod tests;
+mod update_is_atomic;
 mod view;
 
 pub use commits::Commits;
@@ -46,6 +48,7 @@ pub const ALL: &[(&str, Check)] = &[
     (once_when_calm::NAME, once_when_calm::check),
     (bounded_repeats::NAME, bounded_repeats::check),
     (delete_is_final::NAME, delete_is_final::check),
+    (update_is_atomic::NAME, update_is_atomic::check),
     (linearizable::NAME, linearizable::check),
     (idempotent_create::NAME, idempotent_create::check),
     (run_count::NAME, run_count::check),
@@ -57,6 +60,7 @@ pub const ALL: &[(&str, Check)] = &[
     (index_conservation::NAME, index_conservation::check),
     (healed::NAME, healed::check),
     (full_accounting::NAME, full_accounting::check),
+    (at_most_once::NAME, at_most_once::check),
     (no_ghosts::NAME, no_ghosts::check),
 ];
 

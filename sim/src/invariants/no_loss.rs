@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use xcron::limits::CLOCK_OFFSET_MS_MAX;
 
 use super::facts::{Facts, Run, broken, due, ms, wall_ms};
-use crate::history::{Attempt, Violation, When, true_us};
+use crate::history::{Attempt, Task, Violation, When, true_us};
 use crate::oracle::schedule::Schedule;
 
 /// The invariant.
@@ -16,6 +16,8 @@ pub const NAME: &str = "I1 no loss";
 pub const LATE_US: u64 = 2_000_000;
 /// Within what time after the last fault everything that was missed is fired.
 pub const RECOVERY_US: u64 = 10_000_000;
+/// How long after a fault a fire may still feel it.
+const NEAR_US: u64 = 5_000_000;
 /// Attempts in flight to one target from which on others wait for their turn: the product's `fire.in_flight_per_target_max`.
 const IN_FLIGHT_MAX: usize = 256;
 /// How long a target that is that busy may keep a fire waiting at most.
@@ -33,7 +35,7 @@ pub fn check(run: &Run<'_>) -> Vec<Violation> {
 
 /// The first due that was lost.
 fn lost(run: &Run<'_>, facts: &Facts<'_>, loads: &Loads<'_>) -> Option<String> {
-    let (create, task) = facts.acked()?;
+    let (create, task) = facts.certain()?;
     let schedule = Schedule::of(&task.when)?;
     // The node may have accepted it by a clock that is ahead, up to the moment of its answer.
     let accepted_ms = wall_ms(create.to_us) + 1 + run.history.skew_ms_max;
@@ -41,7 +43,7 @@ fn lost(run: &Run<'_>, facts: &Facts<'_>, loads: &Loads<'_>) -> Option<String> {
     dues.into_iter().find_map(|due_ms| {
         let due_us = true_us(due_ms);
         let promised_us = promise(run, facts, create.to_us, due_us);
-        let attempts = facts.attempts.iter();
+        let attempts = facts.attempts.iter().filter(|attempt| attempt.body == task.body);
         let is_made = |attempt: &&Attempt| attempt.due_ms == due_ms && attempt.at_us <= promised_us;
         // A later due of a cron task that is fired skips those that were missed before it.
         let may_skip = matches!(task.when, When::Cron { .. }) && due_us < run.history.healed_us + RECOVERY_US;
@@ -49,6 +51,7 @@ fn lost(run: &Run<'_>, facts: &Facts<'_>, loads: &Loads<'_>) -> Option<String> {
         let is_excused = promised_us > run.history.ended_us
             || facts.is_deleted_by(promised_us)
             || facts.is_stopped_by(promised_us)
+            || may_be_unknown(run, task, due_us, promised_us)
             || loads.keep_waiting(&task.url, due_us, promised_us, run.history.ended_us);
         if is_excused
             || attempts
@@ -69,6 +72,11 @@ fn lost(run: &Run<'_>, facts: &Facts<'_>, loads: &Loads<'_>) -> Option<String> {
             ms(promised_us)
         ))
     })
+}
+
+/// What is delivered at most once may be skipped without a target having seen it, where a fault is near.
+fn may_be_unknown(run: &Run<'_>, task: &Task, due_us: u64, promised_us: u64) -> bool {
+    task.at_most_once && !run.is_calm(due_us.saturating_sub(NEAR_US), promised_us)
 }
 
 /// By when an attempt of a due begins.

@@ -13,7 +13,7 @@ const SETTLE_US: u64 = 5_000_000;
 pub fn check(run: &Run<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
     for facts in run.tasks.values() {
-        for (due_ms, attempts) in facts.fires() {
+        for ((due_ms, _), attempts) in facts.fires() {
             let from_us = true_us(due_ms).min(attempts[0].at_us).saturating_sub(SETTLE_US);
             let to_us = attempts.iter().map(|attempt| run.end_of(attempt)).max();
             if !run.is_calm(from_us, to_us.unwrap_or(from_us)) {

@@ -32,7 +32,8 @@ pub fn check(run: &Run<'_>) -> Vec<Violation> {
         });
         let stored = facts.stored.and_then(|(_, state)| {
             let ended_us = run.history.ended_us;
-            let what = outcomes(state).or_else(|| bounds(run, facts, state.delivered, ended_us, ended_us));
+            let kept = Some(state).filter(|_| !facts.is_updated()).and_then(outcomes);
+            let what = kept.or_else(|| bounds(run, facts, state.delivered, ended_us, ended_us));
             Some(format!("at the end {} are stored: {}", state.delivered, what?))
         });
         found.extend(shown.into_iter().chain(stored).map(|what| broken(NAME, facts.id, what)));
@@ -66,15 +67,16 @@ fn bounds(run: &Run<'_>, facts: &Facts<'_>, count: u64, from_us: u64, to_us: u64
     for attempt in facts.attempts.iter().filter(|attempt| is_heard_2xx(attempt)) {
         let end_us = run.end_of(attempt);
         if end_us <= to_us {
-            taken.insert(attempt.due_ms);
+            taken.insert((attempt.due_ms, &attempt.body));
         }
         let settled_us = end_us.saturating_add(SETTLE_US);
         let is_certain = settled_us <= from_us
             && run.is_calm(attempt.at_us.saturating_sub(SETTLE_US), settled_us)
             && !facts.is_deleted_by(settled_us)
-            && !facts.is_stopped_by(settled_us);
+            && !facts.is_stopped_by(settled_us)
+            && !facts.is_replaced(attempt.at_us, settled_us);
         if is_certain {
-            certain.insert(attempt.due_ms);
+            certain.insert((attempt.due_ms, &attempt.body));
         }
     }
     if count > taken.len() as u64 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use xcron::core::machine::{digest_of_row, wakes};
 use xcron::core::record::encode_state;
-use xcron::core::task::{Life, OpenFire, Outcome, Schedule, TaskSpec, TaskState, Verdict};
+use xcron::core::task::{Delivery, Life, OpenFire, Outcome, Schedule, TaskSpec, TaskState, Verdict};
 use xcron::id::{TaskId, TaskKey};
 
 use super::{GroupView, NodeState, judge};
@@ -12,6 +12,7 @@ use crate::history::{Answered, Attempt, Call, Fault, History, Op, START_WALL_MS,
 
 mod outside;
 mod state;
+mod updated;
 mod watching;
 
 /// A run that ends 150 s after it began. Of four tasks: fired once, fired twice by a crontab line, deleted, and fired by a retry.
@@ -31,6 +32,7 @@ pub(super) fn once(id: &str, at_ms: u64) -> Task {
         when: When::Once(wall(at_ms) / 1_000),
         url: format!("http://ok.test/{id}"),
         body: format!("{{\"id\":\"{id}\"}}"),
+        at_most_once: false,
     }
 }
 
@@ -65,6 +67,7 @@ pub(super) fn query(from_ms: u64, task: &Task, run_count: u64) -> Op {
         url: task.url.clone(),
         body: task.body.clone(),
         run_count,
+        revision: None,
     };
     op(from_ms, from_ms + 100, Call::Query(task.id.clone()), Told::Shown(shown))
 }
@@ -132,7 +135,11 @@ pub(super) fn spec(task: &Task, created_ms: u64) -> TaskSpec {
         url: task.url.clone(),
         body: task.body.clone().into_bytes(),
         created_ms: wall(created_ms),
-        delivery: Delivery::AtLeastOnce,
+        delivery: if task.at_most_once {
+            Delivery::AtMostOnce
+        } else {
+            Delivery::AtLeastOnce
+        },
         revision: 1,
     }
 }

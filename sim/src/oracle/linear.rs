@@ -4,18 +4,23 @@
 //! there are two instants, its creation and its deletion, that suit every answer; and of these instants only bounds matter.
 //! That makes the judgement exact, and linear in the number of calls. A call of unknown outcome may have been done at any
 //! time after it was sent, or never.
+//!
+//! A task that was updated has had many contents: then an order of the calls is searched for (`search.rs`).
 
 use crate::history::{Call, Op, Shown, Task, Told, When};
 
+mod search;
 #[cfg(test)]
 mod tests;
 
 /// No such task.
-const NOT_FOUND: u64 = 1008;
+pub const NOT_FOUND: u64 = 1008;
 /// Its instant has passed, and the same task is not there.
-const PAST: u64 = 1002;
+pub const PAST: u64 = 1002;
 /// Taken by another content, or by a deleted task.
-const TAKEN: u64 = 1012;
+pub const TAKEN: u64 = 1012;
+/// The task has another revision.
+pub const OUTDATED: u64 = 412;
 
 /// When in the life of the task an answer can have been given.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,6 +43,12 @@ enum Needs {
 
 /// Judges the calls of one task; the error says what cannot be explained.
 pub fn check(ops: &[&Op]) -> Result<(), String> {
+    if ops
+        .iter()
+        .any(|op| matches!(op.call, Call::Update { .. } | Call::Show(_)))
+    {
+        return search::check(ops);
+    }
     let mut contents: Vec<&Task> = Vec::new();
     for (_, task) in ops.iter().filter_map(|op| possible_create(op)) {
         if !contents.contains(&task) {
@@ -196,7 +207,8 @@ fn needs(op: &Op, content: Option<&Task>) -> Needs {
         (Call::Delete(_), Told::Refused(NOT_FOUND)) => Needs::Absent,
         (Call::Query(_), Told::Refused(NOT_FOUND)) => Needs::Gone,
         (Call::Query(_), Told::Shown(shown)) if content.is_some_and(|content| shows(shown, content)) => Needs::Present,
-        (_, Told::Unknown | Told::Refused(_)) => Needs::Nothing,
+        // Only of a task whose calls are searched.
+        (Call::Update { .. } | Call::Show(_), _) | (_, Told::Unknown | Told::Refused(_)) => Needs::Nothing,
         (_, Told::Done | Told::Shown(_)) => Needs::Impossible,
     }
 }

@@ -27,6 +27,7 @@ pub(super) async fn play(stage: Stage) {
         pause_ms_max: 1_500,
         delay_secs_max: 20,
         bad_targets_permille: 0,
+        ..Load::default()
     };
     let mut client = stage.client(40, 0);
     client.create_surely(cron("every-minute", "* * * * *", "http://ok.test/")).await;

@@ -15,6 +15,7 @@ pub(super) async fn play(stage: Stage) {
         pause_ms_max: 200,
         delay_secs_max: 20,
         bad_targets_permille: 0,
+        ..Load::default()
     };
     join(workload::run(&stage, load, "w", 0), async {
         let mut dice = stage.dice("full");

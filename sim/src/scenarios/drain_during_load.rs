@@ -19,6 +19,7 @@ pub(super) async fn play(stage: Stage) {
         pause_ms_max: 500,
         delay_secs_max: 20,
         bad_targets_permille: 0,
+        ..Load::default()
     };
     let own = stage.ids_of_one_group("own", 20);
     let goes = stage.leader_of(&own[0]).await;

@@ -13,6 +13,7 @@ pub(super) async fn play(stage: Stage) {
         pause_ms_max: 1_500,
         delay_secs_max: 30,
         bad_targets_permille: 100,
+        ..Load::default()
     };
     stage.breaks(None, "Growth");
     join(workload::run(&stage, load, "w", 0), grow(&stage)).await;

@@ -36,6 +36,8 @@ scenarios! {
     swarm(swarm::options): "everything follows from the seed";
     leader_crash_between_commit_and_post(three): "a leader dies at the moment of its request, and before its answer";
     delete_races_a_fire_on_a_partitioned_old_leader(three): "deleted by the majority while the old leader may still fire";
+    update_races_a_fire_on_a_partitioned_old_leader(three): "updated by the majority while the old leader may still fire";
+    at_most_once_under_every_fault(three): "no target sees a fire twice, whatever becomes of its leader";
     growth_one_to_five_with_churn(five): "a node becomes five under load, and some are killed meanwhile";
     drain_during_load(|seed| Options::calm(seed, 4)): "a node is asked to leave, and nobody notices";
     snapshot_to_a_lagging_node_during_partition(three): "a node that missed much catches up over one link that fails";

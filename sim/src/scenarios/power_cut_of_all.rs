@@ -13,6 +13,7 @@ pub(super) async fn play(stage: Stage) {
         pause_ms_max: 150,
         delay_secs_max: 20,
         bad_targets_permille: 100,
+        ..Load::default()
     };
     join(workload::run(&stage, load, "w", 0), async {
         let mut dice = stage.dice("power");

@@ -16,6 +16,7 @@ pub(super) async fn play(stage: Stage) {
         pause_ms_max: 400,
         delay_secs_max: 20,
         bad_targets_permille: 0,
+        ..Load::default()
     };
     let late = async {
         let mut client = stage.client(30, 0);

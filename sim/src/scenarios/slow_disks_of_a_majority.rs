@@ -20,6 +20,7 @@ pub(super) async fn play(stage: Stage) {
         pause_ms_max: 1_000,
         delay_secs_max: 20,
         bad_targets_permille: 0,
+        ..Load::default()
     };
     join(workload::run(&stage, load, "w", 0), async {
         for round in 0..3 {

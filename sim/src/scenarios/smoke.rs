@@ -15,6 +15,7 @@ pub(super) async fn play(stage: Stage) {
             when: When::Once(at),
             url: "http://ok.test/".into(),
             body: format!("{{\"n\":{number}}}"),
+            at_most_once: false,
         };
         client.create(task).await;
     }

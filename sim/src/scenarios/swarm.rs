@@ -49,12 +49,15 @@ pub(super) fn options(seed: u64) -> Options {
 pub(super) async fn play(stage: Stage) {
     let mut dice = stage.dice("swarm");
     let plan = Plan::draw(&mut dice);
+    let mut changes = stage.dice("changes");
     let load = Load {
         clients: 1 + dice.index(5),
         calls: 20 + dice.index(80),
         pause_ms_max: dice.pick(&[50, 400, 1_200]),
         delay_secs_max: dice.pick(&[5, 20, 40]),
         bad_targets_permille: dice.pick(&[0, 200, 600]),
+        updates_permille: changes.pick(&[0, 100, 250]),
+        once_permille: changes.pick(&[0, 150, 400]),
     };
     stage.describe(format!("{plan:?} {load:?}"));
     stage.found(stage.options.nodes).await;
@@ -73,6 +76,8 @@ pub(super) async fn play(stage: Stage) {
         pause_ms_max: 300,
         delay_secs_max: 8,
         bad_targets_permille: 0,
+        updates_permille: load.updates_permille,
+        once_permille: load.once_permille,
     };
     workload::run(&stage, afterwards, "after", 50).await;
     stage.sleep_ms(SETTLE_MS).await;

@@ -17,6 +17,7 @@ pub(super) async fn play(stage: Stage) {
         pause_ms_max: 400,
         delay_secs_max: 15,
         bad_targets_permille: 100,
+        ..Load::default()
     };
     join(workload::run(&stage, load, "w", 0), async {
         let mut dice = stage.dice("cuts");

@@ -22,6 +22,7 @@ pub(super) async fn play(stage: Stage) {
         pause_ms_max: 700,
         delay_secs_max: 20,
         bad_targets_permille: 100,
+        ..Load::default()
     };
     join(workload::run(&stage, load, "w", 0), async {
         stage.sleep_ms(3_000).await;

@@ -10,14 +10,18 @@ use hyper::{Method, Request};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
 use tokio::time::timeout;
+use xcron::core::instant::{instant_ms, rfc3339_ms};
 
 use super::Stage;
 use crate::history::{Call, Op, Shown, Task, Told, When};
 use crate::host::API_PORT;
 use crate::net::{self, Net};
+use crate::oracle::linear;
 
 /// How long a client waits for an answer.
 const PATIENCE: Duration = Duration::from_secs(6);
+/// Could not be stored: not done, or unknown. The message tells which, the code does not.
+const UNAVAILABLE: u64 = 1004;
 /// Hosts of clients come after those of nodes.
 const FIRST_HOST: usize = 100;
 
@@ -77,6 +81,16 @@ impl Client {
         self.call(Call::Create(task)).await
     }
 
+    /// `PUT /v1/tasks/{id}`.
+    pub async fn update(&mut self, task: Task, replaces: Option<u32>) -> Told {
+        self.call(Call::Update { task, replaces }).await
+    }
+
+    /// `GET /v1/tasks/{id}`.
+    pub async fn show(&mut self, id: &str) -> Told {
+        self.call(Call::Show(id.to_owned())).await
+    }
+
     /// `POST /xcron/deleteTask`.
     pub async fn delete(&mut self, id: &str) -> Told {
         self.call(Call::Delete(id.to_owned())).await
@@ -89,20 +103,31 @@ impl Client {
 
     async fn ask(&mut self, call: &Call) -> Option<Value> {
         let (method, path, body) = request(call);
-        self.send(method, &path, body).await
+        let replaces = match call {
+            Call::Update { replaces, .. } => *replaces,
+            _ => None,
+        };
+        self.exchange(method, &path, body, replaces).await
     }
 
     /// Sends any request; the answer's JSON, if one came.
     pub async fn send(&mut self, method: Method, path: &str, body: String) -> Option<Value> {
+        self.exchange(method, path, body, None).await
+    }
+
+    async fn exchange(&mut self, method: Method, path: &str, body: String, replaces: Option<u32>) -> Option<Value> {
         let address = net::address(self.node, API_PORT);
         let mut sender = match self.connection.take() {
             Some(sender) if !sender.is_closed() => sender,
             _ => self.connect(address).await?,
         };
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header("host", address.to_string());
+        if let Some(revision) = replaces {
+            request = request.header("if-match", format!("\"{revision}\""));
+        }
         let request = request.body(Full::from(body)).expect("a request of known parts");
         let response = sender.send_request(request).await.ok()?;
         let bytes = response.into_body().collect().await.ok()?.to_bytes();
@@ -128,15 +153,30 @@ fn request(call: &Call) -> (Method, String, String) {
             };
             // The body by hand: its bytes must stay as they are.
             let body = format!(
-                r#"{{"type":{kind},"format":{},"timezone":{},"task_id":{},"callback":{{"url":{},"body":{}}}}}"#,
+                r#"{{"type":{kind},"format":{},"timezone":{},"task_id":{},"callback":{{"url":{},"body":{}}},"delivery":{}}}"#,
                 json!(format),
                 json!(zone),
                 json!(task.id),
                 json!(task.url),
-                task.body
+                task.body,
+                json!(delivery(task)),
             );
             (Method::POST, "/xcron/createTask".into(), body)
         }
+        Call::Update { task, .. } => {
+            let schedule = match &task.when {
+                When::Once(second) => json!({ "at": rfc3339_ms(second * 1_000) }),
+                When::Cron { line, zone } => json!({ "cron": line, "timezone": zone }),
+            };
+            let body = format!(
+                r#"{{"schedule":{schedule},"callback":{{"url":{},"body":{}}},"delivery":{}}}"#,
+                json!(task.url),
+                task.body,
+                json!(delivery(task)),
+            );
+            (Method::PUT, format!("/v1/tasks/{}", task.id), body)
+        }
+        Call::Show(id) => (Method::GET, format!("/v1/tasks/{id}"), String::new()),
         Call::Delete(id) => (
             Method::POST,
             "/xcron/deleteTask".into(),
@@ -146,9 +186,46 @@ fn request(call: &Call) -> (Method, String, String) {
     }
 }
 
+fn delivery(task: &Task) -> &'static str {
+    if task.at_most_once {
+        "at_most_once"
+    } else {
+        "at_least_once"
+    }
+}
+
+/// What an answer under `/v1` says.
+fn read_v1(call: &Call, answer: &Value) -> Told {
+    let Some(revision) = answer["revision"].as_u64() else {
+        return match answer["code"].as_str() {
+            Some("task_not_found") => Told::Refused(linear::NOT_FOUND),
+            Some("outdated") => Told::Refused(linear::OUTDATED),
+            Some("past") => Told::Refused(linear::PAST),
+            Some("unavailable") | None => Told::Unknown,
+            Some(_) => Told::Refused(0),
+        };
+    };
+    let Call::Show(_) = call else {
+        return Told::Done;
+    };
+    let schedule = &answer["schedule"];
+    let at = schedule["at"]
+        .as_str()
+        .and_then(instant_ms)
+        .map(|ms| (ms / 1_000).to_string());
+    Told::Shown(Shown {
+        format: at.unwrap_or_else(|| schedule["cron"].as_str().unwrap_or_default().to_owned()),
+        url: answer["callback"]["url"].as_str().unwrap_or_default().to_owned(),
+        body: answer["callback"]["body"].to_string(),
+        run_count: answer["counts"]["delivered"].as_u64().unwrap_or(u64::MAX),
+        revision: u32::try_from(revision).ok(),
+    })
+}
+
 fn read(call: &Call, answer: &Value) -> Told {
-    /// Could not be stored: not done, or unknown. The message tells which, the code does not.
-    const UNAVAILABLE: u64 = 1004;
+    if let Call::Update { .. } | Call::Show(_) = call {
+        return read_v1(call, answer);
+    }
     match (answer["code"].as_u64(), call) {
         (Some(0), Call::Query(_)) => {
             let data = &answer["data"];
@@ -157,6 +234,7 @@ fn read(call: &Call, answer: &Value) -> Told {
                 url: data["callback"]["url"].as_str().unwrap_or_default().to_owned(),
                 body: data["callback"]["body"].to_string(),
                 run_count: data["run_count"].as_u64().unwrap_or(u64::MAX),
+                revision: None,
             })
         }
         (Some(0), _) => Told::Done,

@@ -22,6 +22,7 @@ pub fn once(id: impl Into<String>, second: u64, url: &str) -> Task {
         when: When::Once(second),
         url: url.to_owned(),
         body: "{}".to_owned(),
+        at_most_once: false,
     }
 }
 
@@ -208,6 +209,18 @@ impl Client {
                 told => return told,
             }
             self.turn_to(node);
+        }
+        Told::Unknown
+    }
+
+    /// Replaces a task, again and again on these nodes until that is acknowledged.
+    pub async fn update_surely(&mut self, task: Task, nodes: &[usize]) -> Told {
+        for node in nodes.iter().cycle().take(60) {
+            self.turn_to(*node);
+            match self.update(task.clone(), None).await {
+                Told::Unknown => self.stage.sleep_ms(20).await,
+                told => return told,
+            }
         }
         Told::Unknown
     }

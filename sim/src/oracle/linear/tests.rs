@@ -5,20 +5,21 @@ use proptest::prelude::*;
 use super::check;
 use crate::history::{Call, Op, Shown, Task, Told, When};
 
-const DONE: Told = Told::Done;
-const NOT_FOUND: Told = Told::Refused(1008);
+pub(super) const DONE: Told = Told::Done;
+pub(super) const NOT_FOUND: Told = Told::Refused(1008);
 const TAKEN: Told = Told::Refused(1012);
 
-fn task(content: u64) -> Task {
+pub(super) fn task(content: u64) -> Task {
     Task {
         id: "a".into(),
         when: When::Once(content),
         url: "http://ok.test/".into(),
         body: "{\"b\":1, \"a\":2}".into(),
+        at_most_once: false,
     }
 }
 
-fn op(from_us: u64, to_us: u64, call: Call, told: Told) -> Op {
+pub(super) fn op(from_us: u64, to_us: u64, call: Call, told: Told) -> Op {
     Op {
         client: 0,
         node: 0,
@@ -29,24 +30,25 @@ fn op(from_us: u64, to_us: u64, call: Call, told: Told) -> Op {
     }
 }
 
-fn create(from: u64, to: u64, content: u64, told: Told) -> Op {
+pub(super) fn create(from: u64, to: u64, content: u64, told: Told) -> Op {
     op(from, to, Call::Create(task(content)), told)
 }
 
-fn delete(from: u64, to: u64, told: Told) -> Op {
+pub(super) fn delete(from: u64, to: u64, told: Told) -> Op {
     op(from, to, Call::Delete("a".into()), told)
 }
 
-fn query(from: u64, to: u64, told: Told) -> Op {
+pub(super) fn query(from: u64, to: u64, told: Told) -> Op {
     op(from, to, Call::Query("a".into()), told)
 }
 
-fn shown(content: u64) -> Told {
+pub(super) fn shown(content: u64) -> Told {
     Told::Shown(Shown {
         format: content.to_string(),
         url: "http://ok.test/".into(),
         body: "{\"a\":2,\"b\":1}".into(),
         run_count: 0,
+        revision: None,
     })
 }
 
@@ -171,6 +173,7 @@ fn apply(state: State, call: &Call) -> (Told, State) {
         (Call::Delete(_), State::Absent) | (Call::Query(_), State::Absent | State::Deleted) => (NOT_FOUND, state),
         (Call::Delete(_), _) => (DONE, State::Deleted),
         (Call::Query(_), State::Present(present)) => (shown(present), state),
+        (Call::Update { .. } | Call::Show(_), _) => unreachable!("these are searched: search/tests.rs"),
     }
 }
 
@@ -206,17 +209,21 @@ fn any_op() -> impl Strategy<Value = Op> {
         let answers = match call {
             Call::Create(_) => [DONE, TAKEN, Told::Unknown],
             Call::Delete(_) => [DONE, NOT_FOUND, Told::Unknown],
-            Call::Query(_) => [shown(1), NOT_FOUND, shown(2)],
+            Call::Query(_) | Call::Show(_) | Call::Update { .. } => [shown(1), NOT_FOUND, shown(2)],
         };
         op(from, from + takes, call, answers[told].clone())
     })
+}
+
+pub(super) fn any_history() -> impl Strategy<Value = Vec<Op>> {
+    proptest::collection::vec(any_op(), 0..6)
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { failure_persistence: None, cases: 20_000, ..ProptestConfig::default() })]
 
     #[test]
-    fn agrees_with_the_search_of_all_orders(ops in proptest::collection::vec(any_op(), 0..6)) {
+    fn agrees_with_the_search_of_all_orders(ops in any_history()) {
         let all: Vec<&Op> = ops.iter().collect();
         prop_assert_eq!(check(&all).is_ok(), is_possible(&all, State::Absent));
     }
