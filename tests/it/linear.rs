@@ -1,4 +1,4 @@
-//! Clients on all nodes create, delete and query few tasks at the same time while nodes are killed, restarted and paused:
+//! Clients on all nodes create, update, delete and query few tasks at the same time while nodes are killed, restarted and paused:
 //! for each task some order of its calls explains every answer that any client got (`harness/checker.rs`).
 //!
 //! `XCRON_TEST_LINEAR_SECS` sets the length.
@@ -13,8 +13,8 @@ use rand::{RngExt, SeedableRng};
 use serde_json::Value;
 use tokio::task::JoinSet;
 
-use crate::harness::checker::{Call, Content, Histories, Outcome};
-use crate::harness::client::{Client, Told, one_shot};
+use crate::harness::checker::{Call, Content, Histories, Outcome, Revision};
+use crate::harness::client::{Client, TOO_MANY, Told, one_shot};
 use crate::harness::cluster::Cluster;
 use crate::harness::{eventually, random, setting};
 
@@ -30,8 +30,8 @@ const CALLS: usize = 60;
 const SHARED_CONTENTS: Content = 2;
 /// Due of all tasks: nothing fires here.
 const FAR_SECS: u64 = 4_000_000_000;
-/// Too many requests: certainly not done.
-const REFUSED_UNDONE: u64 = 1009;
+/// The same as an instant of `/v1`.
+const FAR: &str = "2096-10-02T07:06:40Z";
 
 /// What all clients share.
 struct Shared {
@@ -148,6 +148,8 @@ async fn rounds(shared: Arc<Shared>, mut random: StdRng) -> u64 {
 async fn use_tasks(number: u64, round: Arc<Round>, shared: Arc<Shared>, mut random: StdRng) {
     let mut at = usize::try_from(number).expect("few clients") % shared.apis.len();
     let mut client = Client::new(shared.apis[at]);
+    // The revisions that this client has seen last.
+    let mut revisions = [None; TASKS];
     while !shared.is_over.load(Ordering::SeqCst) {
         let mut left = (0..TASKS).filter(|&task| round.calls[task].load(Ordering::SeqCst) < CALLS);
         let Some(first) = left.next() else { return };
@@ -159,10 +161,16 @@ async fn use_tasks(number: u64, round: Arc<Round>, shared: Arc<Shared>, mut rand
         let call = match random.random_range(0..24) {
             0..7 => Call::Create(shared.content(&mut random)),
             7 => Call::Delete,
+            8..10 => Call::Update(shared.content(&mut random), None),
+            10..13 => Call::Update(shared.content(&mut random), revisions[task]),
+            13..17 => Call::Show,
             _ => Call::Query,
         };
         let id = task_id(round.number, task);
         let outcome = make(&mut client, number, &id, call, &shared.histories).await;
+        if let Outcome::Seen(_, revision) = outcome {
+            revisions[task] = Some(revision);
+        }
         if outcome == Outcome::Unknown {
             // This node is in trouble; its other clients may wait for it, every second one goes elsewhere.
             at = (at + usize::from(random.random::<bool>())) % shared.apis.len();
@@ -197,16 +205,23 @@ async fn make(client: &mut Client, number: u64, id: &str, call: Call, histories:
                 .create(one_shot(id, FAR_SECS, "http://127.0.0.1:9/", &body))
                 .await
         }
+        Call::Update(content, replaces) => {
+            let callback = format!(r#"{{"url":"http://127.0.0.1:9/","body":{{"content":{content}}}}}"#);
+            let change = format!(r#"{{"schedule":{{"at":"{FAR}"}},"callback":{callback}}}"#);
+            client.update(id, replaces, change).await
+        }
         Call::Delete => client.delete(id).await,
         Call::Query => client.query(id).await,
+        Call::Show => client.show(id).await,
     };
     let outcome = match (call, &told) {
         (_, Told::Unknown(_)) => Outcome::Unknown,
         (_, Told::Refused(code, _)) => Outcome::Refused(*code),
         (Call::Query, Told::Done(data)) => Outcome::Shown(content_of(data)),
+        (Call::Show, Told::Done(data)) => Outcome::Seen(content_of(data), revision_of(data)),
         (_, Told::Done(_)) => Outcome::Done,
     };
-    if outcome != Outcome::Refused(REFUSED_UNDONE) {
+    if outcome != Outcome::Refused(TOO_MANY) {
         histories.end(id, number, call, outcome, from);
     }
     outcome
@@ -215,6 +230,11 @@ async fn make(client: &mut Client, number: u64, id: &str, call: Call, histories:
 fn content_of(data: &Value) -> Content {
     let content = data["callback"]["body"]["content"].as_u64();
     content.unwrap_or_else(|| panic!("a task of this test without its content: {data}"))
+}
+
+fn revision_of(data: &Value) -> Revision {
+    let revision = data["revision"].as_u64();
+    revision.unwrap_or_else(|| panic!("a task without a revision: {data}"))
 }
 
 /// One last query of every task: what was acknowledged under faults is there after them.

@@ -44,7 +44,11 @@ fn clearing() -> TaskView {
 fn curl(line: &str) -> (Method, &str, &str) {
     let (_, after) = line.split_once("http://127.0.0.1:8000").expect("the node's address");
     let path = after.split([' ', '\'']).next().expect("a first part");
-    let method = if line.contains(" -X PUT ") { Method::PUT } else { Method::POST };
+    let method = if line.contains(" -X PUT ") {
+        Method::PUT
+    } else {
+        Method::POST
+    };
     match line.split_once(" -d '") {
         Some((_, body)) => (method, path, body.strip_suffix('\'').expect("a quote")),
         None => (Method::GET, path, ""),

@@ -22,19 +22,34 @@ const COMBINATIONS_MAX: usize = 4_000_000;
 pub const NOT_FOUND: u64 = 1008;
 /// Taken by another content, or by a deleted task.
 pub const TAKEN: u64 = 1012;
+/// The task has another revision.
+pub const OUTDATED: u64 = 412;
 
-/// What a task was created with, as a number.
+/// What a task is, as a number.
 pub type Content = u64;
+/// How often it was replaced, from 1.
+pub type Revision = u64;
 
 /// What a client asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Call {
     /// `createTask` with this content.
     Create(Content),
+    /// `PUT /v1/tasks/{id}` of this content, if the task has the revision, where one is said.
+    Update(Content, Option<Revision>),
     /// `deleteTask`.
     Delete,
     /// `queryTask`.
     Query,
+    /// `GET /v1/tasks/{id}`.
+    Show,
+}
+
+impl Call {
+    /// Whether it changes nothing.
+    fn is_look(self) -> bool {
+        matches!(self, Self::Query | Self::Show)
+    }
 }
 
 /// What it was told.
@@ -44,6 +59,8 @@ pub enum Outcome {
     Done,
     /// Success of a query, and what it showed.
     Shown(Content),
+    /// The same with the revision.
+    Seen(Content, Revision),
     /// Not done: the code.
     Refused(u64),
     /// No answer that settles it.
@@ -75,7 +92,7 @@ impl Operation {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 enum State {
     Absent,
-    Present(Content),
+    Present(Content, Revision),
     /// Within its retention, which is longer than any test: the id stays taken.
     Deleted,
 }
@@ -83,22 +100,42 @@ enum State {
 impl State {
     fn apply(self, call: Call) -> (Outcome, Self) {
         match (call, self) {
-            (Call::Create(content), Self::Absent) => (Outcome::Done, Self::Present(content)),
-            (Call::Create(content), Self::Present(present)) if content == present => (Outcome::Done, self),
+            (Call::Create(content), Self::Absent) => (Outcome::Done, Self::Present(content, 1)),
+            (Call::Create(content), Self::Present(present, _)) if content == present => (Outcome::Done, self),
             (Call::Create(_), _) => (Outcome::Refused(TAKEN), self),
-            (Call::Delete | Call::Query, Self::Absent) | (Call::Query, Self::Deleted) => {
-                (Outcome::Refused(NOT_FOUND), self)
+            (Call::Delete, Self::Present(..) | Self::Deleted) => (Outcome::Done, Self::Deleted),
+            (Call::Query, Self::Present(content, _)) => (Outcome::Shown(content), self),
+            (Call::Show, Self::Present(content, revision)) => (Outcome::Seen(content, revision), self),
+            (Call::Update(content, replaces), Self::Present(present, revision)) => {
+                self.update(content, replaces, present, revision)
             }
-            (Call::Delete, _) => (Outcome::Done, Self::Deleted),
-            (Call::Query, Self::Present(content)) => (Outcome::Shown(content), self),
+            (Call::Delete, Self::Absent) | (_, Self::Absent | Self::Deleted) => (Outcome::Refused(NOT_FOUND), self),
         }
+    }
+
+    /// What is asked for and is there already is a success that changes nothing, so that it can be sent again.
+    fn update(
+        self,
+        content: Content,
+        replaces: Option<Revision>,
+        present: Content,
+        revision: Revision,
+    ) -> (Outcome, Self) {
+        let is_repeated = content == present && replaces.is_none_or(|replaced| replaced + 1 == revision);
+        if is_repeated {
+            return (Outcome::Done, self);
+        }
+        if replaces.is_none_or(|replaced| replaced == revision) {
+            return (Outcome::Done, Self::Present(content, revision + 1));
+        }
+        (Outcome::Refused(OUTDATED), self)
     }
 }
 
 /// Judges the history of one task that was absent before; the error says how far it could be explained.
 pub fn check(history: &[Operation]) -> Result<(), String> {
-    // A query without an answer has changed nothing and says nothing.
-    let told = |operation: &&Operation| !(operation.is_open() && operation.call == Call::Query);
+    // A look without an answer has changed nothing and says nothing.
+    let told = |operation: &&Operation| !(operation.is_open() && operation.call.is_look());
     let mut operations: Vec<Operation> = history.iter().filter(told).copied().collect();
     operations.sort_by_key(|operation| operation.from);
     let mut search = Search {

@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
 use hyper::client::conn::http1::{SendRequest, handshake};
-use hyper::header::{CONTENT_TYPE, HOST};
+use hyper::header::{CONTENT_TYPE, HOST, IF_MATCH};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::rt::TokioIo;
 use serde_json::{Value, json};
@@ -15,6 +15,10 @@ use super::PATIENCE;
 
 /// Not stored, or not known whether.
 const UNAVAILABLE: u64 = 1004;
+/// No such task.
+const NOT_FOUND: u64 = 1008;
+/// Too many requests: certainly not done.
+pub const TOO_MANY: u64 = 1009;
 
 /// What became of a call.
 #[derive(Clone, Debug, PartialEq)]
@@ -66,6 +70,8 @@ impl Reply {
 pub struct Client {
     address: SocketAddr,
     connection: Option<SendRequest<Full<Bytes>>>,
+    /// The header of that name, for the next request.
+    if_match: Option<String>,
     /// How far the request is that is being made: what to tell if it never ends.
     stage: &'static str,
 }
@@ -76,6 +82,7 @@ impl Client {
         Self {
             address,
             connection: None,
+            if_match: None,
             stage: "nothing was asked",
         }
     }
@@ -100,11 +107,15 @@ impl Client {
     async fn exchange(&mut self, method: Method, path: &str, body: Bytes) -> Result<Reply, String> {
         self.connect().await.map_err(|error| format!("connect: {error}"))?;
         let connection = self.connection.as_mut().expect("connected");
-        let request = Request::builder()
+        let mut request = Request::builder()
             .method(method)
             .uri(path)
             .header(HOST, "127.0.0.1")
-            .header(CONTENT_TYPE, "application/json")
+            .header(CONTENT_TYPE, "application/json");
+        if let Some(tag) = &self.if_match {
+            request = request.header(IF_MATCH, tag);
+        }
+        let request = request
             .body(Full::new(body))
             .expect("the parts of the request are valid");
         self.stage = "the answer is waited for";
@@ -157,6 +168,38 @@ impl Client {
     /// `createTask` with this body.
     pub async fn create(&mut self, task: impl Into<Bytes>) -> Told {
         self.call(Method::POST, "/xcron/createTask", task).await
+    }
+
+    /// `PUT /v1/tasks/{id}`, of the revision, where one is said. Refused with the code that the same has under `/xcron/`, or
+    /// with the status.
+    pub async fn update(&mut self, id: &str, replaces: Option<u64>, change: impl Into<Bytes>) -> Told {
+        self.if_match = replaces.map(|revision| format!("\"{revision}\""));
+        let told = self.call_v1(Method::PUT, id, change).await;
+        self.if_match = None;
+        told
+    }
+
+    /// `GET /v1/tasks/{id}`.
+    pub async fn show(&mut self, id: &str) -> Told {
+        self.call_v1(Method::GET, id, Bytes::new()).await
+    }
+
+    async fn call_v1(&mut self, method: Method, id: &str, body: impl Into<Bytes>) -> Told {
+        let path = format!("/v1/tasks/{id}");
+        let reply = match self.request(method, &path, body).await {
+            Ok(reply) => reply,
+            Err(error) => return Told::Unknown(error),
+        };
+        match reply.status {
+            StatusCode::OK => {
+                let json = serde_json::from_slice(&reply.body);
+                Told::Done(json.unwrap_or_else(|error| panic!("{path}: {error} in the answer {}", reply.text())))
+            }
+            StatusCode::NOT_FOUND => Told::Refused(NOT_FOUND, reply.text()),
+            StatusCode::SERVICE_UNAVAILABLE => Told::Unknown(reply.text()),
+            StatusCode::TOO_MANY_REQUESTS => Told::Refused(TOO_MANY, reply.text()),
+            status => Told::Refused(u64::from(status.as_u16()), reply.text()),
+        }
     }
 
     /// `deleteTask`.

@@ -4,7 +4,7 @@
 use rand::RngExt;
 use rand::rngs::StdRng;
 
-use super::{Call, Content, Histories, NOT_FOUND, Operation, Outcome, State, TAKEN, check};
+use super::{Call, Content, Histories, NOT_FOUND, OUTDATED, Operation, Outcome, Revision, State, TAKEN, check};
 use crate::harness::random;
 
 const ABSENT: Outcome = Outcome::Refused(NOT_FOUND);
@@ -34,15 +34,35 @@ fn query(from: u64, to: u64, outcome: Outcome) -> Operation {
     op(from, to, Call::Query, outcome)
 }
 
+fn update(from: u64, to: u64, content: Content, replaces: Option<Revision>, outcome: Outcome) -> Operation {
+    op(from, to, Call::Update(content, replaces), outcome)
+}
+
+fn seen(from: u64, to: u64, content: Content, revision: Revision) -> Operation {
+    op(from, to, Call::Show, Outcome::Seen(content, revision))
+}
+
 fn shown(from: u64, to: u64, content: Content) -> Operation {
     query(from, to, Outcome::Shown(content))
 }
 
 #[test]
 fn the_model_is_the_api_s() {
-    let (absent, present, deleted) = (State::Absent, State::Present(1), State::Deleted);
+    let (absent, present, deleted) = (State::Absent, State::Present(1, 4), State::Deleted);
     for (state, call, outcome, next) in [
-        (absent, Call::Create(1), DONE, present),
+        (absent, Call::Create(1), DONE, State::Present(1, 1)),
+        (absent, Call::Update(1, None), ABSENT, absent),
+        (absent, Call::Show, ABSENT, absent),
+        (present, Call::Update(1, None), DONE, present),
+        (present, Call::Update(2, None), DONE, State::Present(2, 5)),
+        (present, Call::Update(1, Some(3)), DONE, present),
+        (present, Call::Update(2, Some(3)), Outcome::Refused(OUTDATED), present),
+        (present, Call::Update(1, Some(4)), DONE, State::Present(1, 5)),
+        (present, Call::Update(2, Some(4)), DONE, State::Present(2, 5)),
+        (present, Call::Update(1, Some(5)), Outcome::Refused(OUTDATED), present),
+        (present, Call::Show, Outcome::Seen(1, 4), present),
+        (deleted, Call::Update(1, None), ABSENT, deleted),
+        (deleted, Call::Show, ABSENT, deleted),
         (absent, Call::Delete, ABSENT, absent),
         (absent, Call::Query, ABSENT, absent),
         (present, Call::Create(1), DONE, present),
@@ -174,6 +194,62 @@ fn stale_and_lost_is_refused() {
         (
             "a lost write: nothing to delete",
             vec![create(0, 1, 1, DONE), delete(2, 3, ABSENT)],
+        ),
+    ]);
+}
+
+#[test]
+fn updates_are_explained_or_not() {
+    explained([
+        (
+            "an unknown update takes effect late",
+            vec![
+                create(0, 1, 1, DONE),
+                update(2, 3, 2, None, OPEN),
+                shown(4, 5, 1),
+                seen(6, 7, 2, 2),
+            ],
+        ),
+        (
+            "of two of one revision one wins",
+            vec![
+                create(0, 1, 1, DONE),
+                update(2, 9, 2, Some(1), Outcome::Refused(OUTDATED)),
+                update(3, 8, 3, Some(1), DONE),
+                seen(10, 11, 3, 2),
+            ],
+        ),
+    ]);
+    not_explained([
+        (
+            "a late try undoes what others did",
+            vec![
+                create(0, 1, 1, DONE),
+                update(2, 9, 2, None, DONE),
+                shown(3, 4, 2),
+                update(5, 6, 3, None, DONE),
+                shown(7, 8, 2),
+            ],
+        ),
+        (
+            "two replace one revision",
+            vec![
+                create(0, 1, 1, DONE),
+                update(2, 9, 2, Some(1), DONE),
+                update(2, 9, 3, Some(1), DONE),
+            ],
+        ),
+        (
+            "a stale read",
+            vec![create(0, 1, 1, DONE), update(2, 3, 2, None, DONE), shown(4, 5, 1)],
+        ),
+        (
+            "a revision too many",
+            vec![create(0, 1, 1, DONE), update(2, 3, 2, None, DONE), seen(4, 5, 2, 3)],
+        ),
+        (
+            "of a task that is gone",
+            vec![create(0, 1, 1, DONE), delete(2, 3, DONE), update(4, 5, 2, None, DONE)],
         ),
     ]);
 }
@@ -326,16 +402,21 @@ fn nonsense(random: &mut StdRng) -> Vec<Operation> {
     (0..random.random_range(1..=5))
         .map(|_| {
             let (a, b) = (take(random), take(random));
-            let call = match random.random_range(0..5) {
+            let replaces = [None, Some(1), Some(2)][random.random_range(0..3)];
+            let call = match random.random_range(0..7) {
                 0 | 1 => Call::Create(random.random_range(1..=2)),
                 2 => Call::Delete,
+                3 => Call::Update(random.random_range(1..=2), replaces),
+                4 => Call::Show,
                 _ => Call::Query,
             };
             let outcome = match (call, random.random_range(0..4)) {
                 (_, 0) => OPEN,
-                (Call::Create(_) | Call::Delete, 1 | 2) => DONE,
+                (Call::Create(_) | Call::Update(..) | Call::Delete, 1 | 2) => DONE,
                 (Call::Create(_), _) => CONFLICT,
                 (Call::Query, 1 | 2) => Outcome::Shown(random.random_range(1..=2)),
+                (Call::Show, 1 | 2) => Outcome::Seen(random.random_range(1..=2), random.random_range(1..=2)),
+                (Call::Update(_, Some(_)), _) => Outcome::Refused(OUTDATED),
                 _ => ABSENT,
             };
             op(a.min(b), a.max(b), call, outcome)
@@ -357,16 +438,19 @@ fn it_agrees_with_the_slow_checker() {
     assert!(counts.iter().all(|&count| count > 500), "{counts:?}");
 }
 
-/// A history that happened: each call has an instant between its ends at which the model answered it.
-fn happened(random: &mut StdRng) -> Vec<Operation> {
+/// A history that happened, with updates or without: each call has an instant between its ends at which the model answered it.
+fn happened(random: &mut StdRng, has_updates: bool) -> Vec<Operation> {
     let (mut calls, mut instants) = (Vec::new(), Vec::new());
     for client in 0..random.random_range(2..=8) {
         let mut time = random.random_range(0..100);
         for _ in 0..random.random_range(1..=7) {
-            let call = match random.random_range(0..10) {
+            let replaces = [None, Some(random.random_range(1..=4))][random.random_range(0..2)];
+            let call = match random.random_range(0..if has_updates { 15 } else { 10 }) {
                 0..4 => Call::Create(random.random_range(1..=3)),
                 4 => Call::Delete,
-                _ => Call::Query,
+                5..10 => Call::Query,
+                10..13 => Call::Update(random.random_range(1..=3), replaces),
+                _ => Call::Show,
             };
             let is_open = random.random_range(0..6) == 0;
             let (from, instant) = (time, time + random.random_range(0..if is_open { 400 } else { 40 }));
@@ -471,7 +555,8 @@ fn a_good_history_is_explained_and_a_broken_one_is_not() {
     let mut random = random(32);
     let mut broken = [0; BREAKAGES.len()];
     for _ in 0..3_000 {
-        let history = happened(&mut random);
+        assert_eq!(check(&happened(&mut random, true)), Ok(()));
+        let history = happened(&mut random, false);
         assert_eq!(check(&history), Ok(()));
         for (count, (name, breakage)) in broken.iter_mut().zip(BREAKAGES) {
             let Some((place, outcome)) = breakage(&history) else {
