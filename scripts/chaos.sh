@@ -365,7 +365,7 @@ grow() {
         copies=$(counted xcron_snapshots_sent_total) bytes=$(counted xcron_snapshot_sent_bytes_total)
         # 32 groups of three copies: to three nodes each new one gets all, later a new node gets its share of all copies.
         ideal=$((before < 3 ? 32 * (step - before) : 32 * 3 * (step - before) / step))
-        note "$step nodes even after $((SECONDS - began)) s, so far $copies copies and $((bytes >> 20)) MiB sent (this step: $ideal are ideal)"
+        note "$step nodes even after $((SECONDS - began)) s, $(shares "$step"), so far $copies copies and $((bytes >> 20)) MiB sent (this step: $ideal are ideal)"
         before=$step
     done
     judge 0
@@ -382,6 +382,7 @@ drain() {
     await_end 2 "$REST_SECS" || give_up 'the drained node does not end'
     note "drained after $((SECONDS - began)) s"
     await_rest 3
+    note "$(shares 3)"
     judge 0
 }
 

@@ -75,7 +75,7 @@ struct Led {
     passes: u32,
     /// Passes for which leadership is not handed on just because the plan likes it better, and how long the last such time was.
     calm: (u32, u32),
-    /// Hand-overs that were tried, and were not made.
+    /// Hand-overs that the plan calls for, that were tried and were not made.
     tries: u32,
 }
 
@@ -83,6 +83,7 @@ struct Led {
 type Taken = (
     GroupId,
     Step,
+    Urgency,
     Result<Result<(), ChangeError>, tokio::time::error::Elapsed>,
 );
 
@@ -217,7 +218,7 @@ impl Placement {
             self.stepping.insert(group.id(), step.clone());
             self.steps.spawn(async move {
                 let taken = tokio::time::timeout(STEP, take(&group, &step, urgency)).await;
-                (group.id(), step, taken)
+                (group.id(), step, urgency, taken)
             });
         }
     }
@@ -236,7 +237,7 @@ impl Placement {
         }
     }
 
-    fn taken(&mut self, (group, step, taken): Taken) {
+    fn taken(&mut self, (group, step, urgency, taken): Taken) {
         self.stepping.remove(&group);
         match taken {
             Ok(Ok(())) => return tracing::info!(group = group.0, ?step, "a step towards the plan"),
@@ -246,7 +247,8 @@ impl Placement {
         if let (Step::TransferLeadership(_), Some(state)) = (&step, self.led.get_mut(&group)) {
             let last = (state.calm.1 * 2).clamp(CALM_PASSES.0, CALM_PASSES.1);
             state.calm = (last, last);
-            state.tries += 1;
+            // What was only convenient has waited for no moment: it says nothing of how long callbacks take.
+            state.tries += u32::from(urgency != Urgency::Convenient);
         }
     }
 

@@ -54,6 +54,22 @@ unrest() {
         }'
 }
 
+# How even it is: the fewest and the most groups that a node leads, and copies that it holds.
+shares() {
+    cluster_lines | awk -v nodes="$1" "$(cat "$VIEW")"'
+        END {
+            least_led = least_held = groups * nodes
+            for (id in api) {
+                if (led[id] + 0 < least_led) least_led = led[id] + 0
+                if (led[id] > most_led) most_led = led[id]
+                if (held[id] + 0 < least_held) least_held = held[id] + 0
+                if (held[id] > most_held) most_held = held[id]
+            }
+            printf "a node leads %d-%d (mean %.1f) and holds %d-%d (mean %.1f)", least_led, most_led, groups / nodes,
+                least_held, most_held, all_copies / nodes
+        }'
+}
+
 # Waits until $1 nodes live and all is led, where it should be, and even.
 await_rest() {
     local why deadline=$((SECONDS + REST_SECS))

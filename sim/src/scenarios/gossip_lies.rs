@@ -1,11 +1,35 @@
-//! Whoever reaches the gossip port sends garbage, what another cluster would send, earlier datagrams again, and the news of a node
-//! that is dead: nothing comes of it.
+//! Whoever reaches the gossip port sends garbage, the nodes' own words under another secret and from another cluster with the same
+//! secret, earlier datagrams again, and the news of a node that is dead: nothing comes of it.
 
-use crate::dice::Dice;
+use std::sync::Arc;
+use std::time::Duration;
+
+use xcron::clock::Clock;
+use xcron::membership::{DATAGRAM_BYTES_MAX, Sealer};
+use xcron::secret::ClusterSecret;
+
+use crate::dice::{Dice, SeededEntropy};
+use crate::history::START_WALL_MS;
 use crate::host::PEER_PORT;
 use crate::net::{Captured, address};
 use crate::stage::{Act, Stage, once};
-use xcron::membership::DATAGRAM_BYTES_MAX;
+
+/// No cluster's id.
+const ANOTHER_CLUSTER: u128 = 7;
+
+/// A clock that stands at this instant of the run, in milliseconds.
+#[derive(Debug)]
+struct At(u64);
+
+impl Clock for At {
+    fn wall_ms(&self) -> u64 {
+        START_WALL_MS + self.0
+    }
+
+    fn monotonic(&self) -> Duration {
+        Duration::from_millis(self.0)
+    }
+}
 
 pub(super) async fn play(stage: Stage) {
     let first = stage.net.capture();
@@ -22,8 +46,11 @@ pub(super) async fn play(stage: Stage) {
         client.create(once(format!("calm-{number}"), second, "http://ok.test/")).await;
     }
     let mut dice = stage.dice("lies");
+    let words = words(&stage, &fresh);
+    stage.demand(words.len() == fresh.len(), "what the nodes say can be read with their secret");
     for round in 0..150 {
         lie(&stage, &mut dice, &old, &fresh);
+        strangers(&stage, round, &words[round % words.len()]);
         if round % 10 == 0 {
             // What was true just now, and another node's word as one's own.
             stage.net.capture().iter().for_each(|(_, to, bytes)| stage.net.forge(address(9, PEER_PORT), *to, bytes));
@@ -56,6 +83,34 @@ fn lie(stage: &Stage, dice: &mut Dice, old: &[Captured], fresh: &[Captured]) {
         stage.net.forge(*from, *to, &bent);
         bent.truncate(place);
         stage.net.forge(*from, *to, &bent);
+    }
+}
+
+fn sealer(stage: &Stage, secret: &str, cluster: Option<u128>, what: &str) -> Sealer {
+    let entropy = |of: &str| SeededEntropy::new(Dice::new(stage.options.seed, of));
+    let keys = ClusterSecret::generate(&entropy(secret)).1;
+    let clock = Arc::new(At(stage.now_us() / 1_000));
+    Sealer::new(keys.gossip_keys(), cluster, clock, Arc::new(entropy(what))).expect("a secret has keys")
+}
+
+/// What the nodes have said to each other, opened with their own secret.
+fn words(stage: &Stage, said: &[Captured]) -> Vec<Captured> {
+    let opener = sealer(stage, "secret", None, "opener");
+    let words = said.iter().filter_map(|(from, to, bytes)| {
+        let mut datagram = bytes.clone();
+        let message = opener.open(&mut datagram).ok()?.to_vec();
+        Some((*from, *to, message))
+    });
+    words.collect()
+}
+
+/// The same words, sealed now: with another secret under the cluster's id, and with the secret under another id.
+fn strangers(stage: &Stage, round: usize, (from, to, message): &Captured) {
+    let cluster = stage.disks[0].identity().map(|identity| identity.cluster);
+    let mut datagram = Vec::new();
+    for (secret, cluster) in [("another secret", cluster), ("secret", Some(ANOTHER_CLUSTER))] {
+        sealer(stage, secret, cluster, &format!("{secret} {round}")).seal(message, &mut datagram);
+        stage.net.forge(*from, *to, &datagram);
     }
 }
 
