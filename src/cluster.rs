@@ -374,11 +374,8 @@ impl LeaderHints for Nodes {
 
     fn commands(&self) -> u16 {
         let view = self.0.borrow();
-        let read = view
-            .members
-            .values()
-            .filter(|member| member.is_alive)
-            .map(|member| member.facts.commands);
+        // Also those that are silent: they may come back as they were.
+        let read = view.members.values().map(|member| member.facts.commands);
         read.min().unwrap_or(COMMANDS)
     }
 }

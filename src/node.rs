@@ -208,7 +208,7 @@ impl Node {
             count: world.identity.groups,
         };
         let firing = Firing::start(parts, hosted);
-        let replicas = Replicas::new(groups.clone(), Duration::from_millis(config.request_timeout_ms));
+        let replicas = replicas(&config, &world, &groups);
         let router = router(&config, &world, &replicas, &call);
         let cluster = Cluster::new(cluster::Parts {
             node: world.identity.node,
@@ -371,6 +371,15 @@ fn settled<P>(world: &World<P>) -> Result<(), NodeError> {
         ..world.identity.clone()
     };
     Ok(world.home.keep(&settled)?)
+}
+
+fn replicas<P: net::Listen>(config: &Config, world: &World<P>, groups: &Groups) -> Replicas {
+    Replicas::new(
+        groups.clone(),
+        Duration::from_millis(config.request_timeout_ms),
+        Arc::new(Nodes(world.view.clone())),
+        world.clock.clone(),
+    )
 }
 
 fn router<P>(config: &Config, world: &World<P>, replicas: &Replicas, call: &Arc<dyn Call>) -> Router {

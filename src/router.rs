@@ -3,6 +3,7 @@
 //! Owns the trait and its outcomes, which keep "not done" and "may have happened" apart. Called by `api` alone.
 
 mod cluster;
+mod prepare;
 mod replica;
 mod wire;
 

@@ -41,11 +41,11 @@ struct CreateFields<'a> {
 
 #[derive(Default, Deserialize)]
 #[serde(expecting = "a JSON object")]
-struct CallbackFields<'a> {
+pub(super) struct CallbackFields<'a> {
     #[serde(borrow)]
-    url: Option<&'a RawValue>,
+    pub(super) url: Option<&'a RawValue>,
     #[serde(borrow)]
-    body: Option<&'a RawValue>,
+    pub(super) body: Option<&'a RawValue>,
 }
 
 /// Where a task's callbacks go, and what they carry; the URL is not judged yet.
@@ -148,14 +148,6 @@ pub(super) fn task_id(text: &str) -> Result<TaskId, Refusal> {
     TaskId::parse(text).map_err(|error| Refusal::new(MALFORMED, error.to_string()))
 }
 
-/// The callback of a request; its parts are judged in the order that the call promises.
-pub(super) fn callback(raw: Option<&RawValue>) -> Result<Callback<'_>, Refusal> {
-    let fields = CallbackFields::read(raw)?;
-    fields.check_size()?;
-    fields.check_body()?;
-    fields.read_texts()
-}
-
 /// How often the target may be sent a fire.
 pub(super) fn delivery(name: Option<&str>) -> Result<Delivery, Refusal> {
     let Some(name) = name else {
@@ -173,6 +165,13 @@ impl<'a> CallbackFields<'a> {
     fn read(raw: Option<&'a RawValue>) -> Result<Self, Refusal> {
         let read = raw.map(|raw| json::object::<Self>(raw, "callback")).transpose();
         read.map(Option::unwrap_or_default)
+    }
+
+    /// The callback, if its parts are of their kinds and not too large.
+    pub(super) fn check(&self) -> Result<Callback<'a>, Refusal> {
+        self.check_size()?;
+        self.check_body()?;
+        self.read_texts()
     }
 
     fn check_size(&self) -> Result<(), Refusal> {

@@ -5,6 +5,7 @@ use std::future::Future;
 use std::sync::Arc;
 use std::time::Duration;
 
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path, Request, State};
 use axum::response::Response;
 use hyper::StatusCode;
@@ -14,12 +15,22 @@ use super::call::{is_stale, late, read, time_limit, within};
 use super::envelope::{MALFORMED, Refusal, respond};
 use super::{ApiState, Call, problem, request};
 use crate::core::task::TaskSpec;
-use crate::router::QueryError;
+use crate::id::TaskId;
+use crate::router::{QueryError, UpdateError};
 
 mod change;
 mod task;
 
 type Shared = State<Arc<ApiState>>;
+/// The id in the path, if that is text.
+type Named = Result<Path<String>, PathRejection>;
+
+fn named(id: Named) -> Result<TaskId, Refusal> {
+    match id {
+        Ok(Path(id)) => request::task_id(&id),
+        Err(error) => Err(Refusal::new(MALFORMED, format!("the task's id in the path: {error}"))),
+    }
+}
 
 /// A success: its revision, which is its `ETag`, and its JSON.
 struct Found {
@@ -28,14 +39,14 @@ struct Found {
 }
 
 /// `GET /v1/tasks/{id}`.
-pub(super) async fn show(State(api): Shared, Path(id): Path<String>, request: Request) -> Response {
+pub(super) async fn show(State(api): Shared, id: Named, request: Request) -> Response {
     let limit = time_limit(request.extensions());
     let is_stale = request.uri().query().map_or(Ok(false), is_stale);
     // It cannot be held while other nodes are waited for.
     drop(request);
     answer(&api, Call::GetTask, async {
         let is_stale = is_stale?;
-        let id = request::task_id(&id)?;
+        let id = named(id)?;
         let view = if is_stale {
             within(limit, api.tasks.query_stale(id)).await
         } else {
@@ -51,12 +62,12 @@ pub(super) async fn show(State(api): Shared, Path(id): Path<String>, request: Re
 }
 
 /// `PUT /v1/tasks/{id}`.
-pub(super) async fn replace(State(api): Shared, Path(id): Path<String>, request: Request) -> Response {
+pub(super) async fn replace(State(api): Shared, id: Named, request: Request) -> Response {
     let limit = time_limit(request.extensions());
     answer(&api, Call::PutTask, async {
         let replaces = if_match(request.headers())?;
         let bytes = read(request, limit).await?;
-        let id = request::task_id(&id)?;
+        let id = named(id)?;
         let asked = change::read(&bytes, id.clone(), replaces, api.clock.wall_ms())?;
         drop(bytes);
         let revision = match asked {
@@ -65,7 +76,7 @@ pub(super) async fn replace(State(api): Shared, Path(id): Path<String>, request:
                 let what = "whether the task was changed is not known";
                 changed.ok_or_else(|| late(limit, what, "read it, and decide anew"))??
             }
-            change::Asked::Past(spec, past) => repeated(&api, limit, &spec, past).await?,
+            change::Asked::Past(spec, past) => repeated(&api, limit, &spec, replaces, past).await?,
         };
         Ok(Found {
             revision,
@@ -76,11 +87,24 @@ pub(super) async fn replace(State(api): Shared, Path(id): Path<String>, request:
 }
 
 /// A change to an instant that has passed: the same success again if the task is so, since the first answer may have been lost.
-async fn repeated(api: &ApiState, limit: Option<Duration>, spec: &TaskSpec, past: Refusal) -> Result<u32, Refusal> {
+async fn repeated(
+    api: &ApiState,
+    limit: Option<Duration>,
+    spec: &TaskSpec,
+    replaces: Option<u32>,
+    past: Refusal,
+) -> Result<u32, Refusal> {
     let view = within(limit, api.tasks.query(spec.id.clone())).await;
     match view.ok_or_else(|| late(limit, "whether the task was changed is not known", "try again"))? {
-        Ok(view) if view.spec.is_same_request(spec) => Ok(view.state.revision),
-        Ok(_) => Err(past),
+        Ok(view) => {
+            let revision = view.state.revision;
+            let is_its = replaces.is_none_or(|replaced| replaced.checked_add(1) == Some(revision));
+            match replaces {
+                _ if is_its && view.spec.is_same_request(spec) => Ok(revision),
+                Some(replaced) if replaced != revision => Err(UpdateError::Outdated { revision }.into()),
+                _ => Err(past),
+            }
+        }
         Err(error @ (QueryError::NotFound | QueryError::Unavailable(_))) => Err(error.into()),
     }
 }

@@ -16,6 +16,8 @@ const COMMAND_V1: u8 = 1;
 pub const COMMANDS: u16 = UPDATES_AND_CLAIMS;
 /// From here on a release reads updates, and tasks that are delivered at most once.
 pub const UPDATES_AND_CLAIMS: u16 = 2;
+/// What the first release reads.
+const COMMANDS_FIRST: u16 = 1;
 
 /// One operation on the state of a group. A log entry carries a batch of them.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -171,23 +173,38 @@ pub fn encode_op(op: &Op<'_>) -> Vec<u8> {
 
 /// Whether these are the bytes of one operation: what comes from another node is checked before it enters a log.
 pub fn check_op(bytes: &[u8]) -> Result<(), RecordError> {
+    if bytes.len() > ENTRY_BYTES_MAX {
+        return Err(RecordError::Damaged {
+            what: "operation",
+            reason: format!("it has {} bytes, more than {ENTRY_BYTES_MAX}", bytes.len()),
+        });
+    }
+    match decode_op(bytes)? {
+        Op::Create { spec, .. } | Op::Update { spec, .. } => record::decode_spec(spec).map(drop),
+        Op::Lead { .. } | Op::Delete { .. } | Op::Settle(_) | Op::Expire { .. } | Op::Claim(_) => Ok(()),
+    }
+}
+
+/// Decodes one operation.
+pub fn decode_op(bytes: &[u8]) -> Result<Op<'_>, RecordError> {
     let damaged = |reason: String| RecordError::Damaged {
         what: "operation",
         reason,
     };
-    if bytes.len() > ENTRY_BYTES_MAX {
-        return Err(damaged(format!(
-            "it has {} bytes, more than {ENTRY_BYTES_MAX}",
-            bytes.len()
-        )));
-    }
     let (op, left) = postcard::take_from_bytes(bytes).map_err(|error| damaged(error.to_string()))?;
-    if !left.is_empty() {
-        return Err(damaged(format!("{} bytes are left over", left.len())));
+    if left.is_empty() {
+        Ok(op)
+    } else {
+        Err(damaged(format!("{} bytes are left over", left.len())))
     }
+}
+
+/// The lowest number of commands at which a release reads this operation, and what it stores.
+pub fn needs(op: &Op<'_>) -> u16 {
     match op {
-        Op::Create { spec, .. } | Op::Update { spec, .. } => record::decode_spec(spec).map(drop),
-        Op::Lead { .. } | Op::Delete { .. } | Op::Settle(_) | Op::Expire { .. } | Op::Claim(_) => Ok(()),
+        Op::Update { .. } | Op::Claim(_) => UPDATES_AND_CLAIMS,
+        Op::Create { spec, .. } if record::is_new_spec(spec) => UPDATES_AND_CLAIMS,
+        Op::Create { .. } | Op::Lead { .. } | Op::Delete { .. } | Op::Settle(_) | Op::Expire { .. } => COMMANDS_FIRST,
     }
 }
 

@@ -103,6 +103,11 @@ pub fn encode_spec(spec: &TaskSpec) -> Vec<u8> {
     versioned(SPEC_V2, &record)
 }
 
+/// Whether a release that knows the first version of specs alone cannot read these bytes.
+pub fn is_new_spec(bytes: &[u8]) -> bool {
+    bytes.first() != Some(&SPEC_V1)
+}
+
 /// Decodes a spec.
 pub fn decode_spec(bytes: &[u8]) -> Result<TaskSpec, RecordError> {
     let SpecV2 {

@@ -183,6 +183,14 @@ pub struct TaskState {
 }
 
 impl TaskState {
+    /// The latest due that has come, as far as outcomes are kept: one that was cancelled without an attempt may lie ahead.
+    pub fn latest_due_ms(&self) -> Option<u64> {
+        let has_come = |outcome: &&Outcome| outcome.verdict != Verdict::Cancelled || outcome.attempts > 0;
+        let ended = self.outcomes.iter().filter(has_come).map(|outcome| outcome.due_ms);
+        let open = self.open.iter().map(|open| open.due_ms);
+        ended.chain(open).chain(self.claim.map(|claim| claim.due_ms)).max()
+    }
+
     /// The state of a new task.
     pub fn new(next_due_ms: u64, target: u32) -> Self {
         Self {

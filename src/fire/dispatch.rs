@@ -5,6 +5,8 @@
 //! goes into the log is `dispatch/record.rs`.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -30,6 +32,9 @@ use crate::steady::Steady;
 
 /// How long a task is left alone after its outcome could not be reported or its schedule not be read, in milliseconds.
 const SECOND_LOOK_MS: u64 = 500;
+
+/// How often a leader that has claimed a fire looks whether it may make the attempt.
+const CLAIMED_LOOK: Duration = Duration::from_millis(50);
 
 mod record;
 
@@ -79,6 +84,8 @@ struct Inner {
     queues: Mutex<Queues<Target, Queued>>,
     /// Fires that are being made or reported.
     active: watch::Sender<usize>,
+    /// No fire begins any more.
+    is_stopping: AtomicBool,
 }
 
 impl Dispatcher {
@@ -89,6 +96,7 @@ impl Dispatcher {
             parts,
             queues,
             active: watch::Sender::new(0),
+            is_stopping: AtomicBool::new(false),
         }))
     }
 
@@ -107,7 +115,12 @@ impl Dispatcher {
         (queues.waiting(), queues.in_flight())
     }
 
-    /// Completes when nothing is in flight and every outcome is in the log. Only when the windows are closed it stays so.
+    /// From now on no fire begins. What is claimed already is still attempted: nobody else will.
+    pub fn stop_beginning(&self) {
+        self.0.is_stopping.store(true, Ordering::SeqCst);
+    }
+
+    /// Completes when nothing is in flight and every outcome is in the log. Only when no fire begins any more it stays so.
     pub async fn idle(&self) {
         let mut active = self.0.active.subscribe();
         // The sender lives as long as this handle.
@@ -127,7 +140,11 @@ impl Dispatcher {
     /// Everything that one task owes now.
     async fn fire(self, target: Target, fire: Queued) {
         let Some(group) = self.0.parts.groups.get(fire.group) else {
-            // The group has left this node since the fire was queued, and its window is closed.
+            // The group has left this node since the fire was queued, and its window is closed. Should it come back, the task
+            // must not count as busy here.
+            let now_ms = self.0.parts.clock.wall_ms();
+            let window = self.0.parts.windows.of(fire.group);
+            window.released(fire.key, fire.generation, Next::Nothing, now_ms);
             self.0.queues.lock().finish(target);
             self.0.active.send_modify(|active| *active -= 1);
             return self.start_allowed();
@@ -201,6 +218,9 @@ impl Dispatcher {
 
     /// The instant at which the attempt starts, which is now; or what becomes of the task instead.
     async fn admit(&self, group: &Group, fire: Queued, task: &Fired, attempt: DueAttempt) -> Result<u64, Then> {
+        if self.0.is_stopping.load(Ordering::SeqCst) {
+            return Err(Then::Nothing);
+        }
         let now_ms = self.gate(fire, &task.state, attempt, || group.may_fire())?;
         if !task.is_once {
             return Ok(now_ms);
@@ -208,13 +228,16 @@ impl Dispatcher {
         if !self.claim(group, fire, &task.state, attempt, now_ms).await {
             return Err(Then::SecondLook);
         }
-        // Who hands over waits for this fire, which is counted: that must not keep it from what it has claimed.
-        let again = self.gate(fire, &task.state, attempt, || group.may_act());
-        again.map_err(|then| match then {
-            // Its entries are not those of the state that was read: it is claimed.
-            Then::PutBack(_) => Then::SecondLook,
-            Then::Nothing | Then::SecondLook => then,
-        })
+        loop {
+            // Who hands over waits for this fire, which is counted: that must not keep it from what it has claimed.
+            match self.gate(fire, &task.state, attempt, || group.may_act()) {
+                // The round took longer than the lease, or the clock is in doubt for a moment: nobody else may make it.
+                Err(Then::SecondLook) => tokio::time::sleep(CLAIMED_LOOK).await,
+                // Its entries are not those of the state that was read: it is claimed.
+                Err(Then::PutBack(_)) => return Err(Then::SecondLook),
+                other => return other,
+            }
+        }
     }
 
     fn may_start(&self, fire: Queued) -> bool {

@@ -71,10 +71,12 @@ impl Firing {
     /// repeated by whoever leads next.
     pub async fn stop(mut self, longest: Duration) {
         self.loops.shutdown().await;
-        self.windows.close_all();
+        // The windows stay open for what is claimed and not sent yet.
+        self.dispatcher.stop_beginning();
         if tokio::time::timeout(longest, self.dispatcher.idle()).await.is_err() {
             tracing::warn!("stopped with callbacks in flight: they will be repeated with the same webhook-id");
         }
+        self.windows.close_all();
     }
 }
 

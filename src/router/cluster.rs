@@ -16,6 +16,7 @@ use crate::id::{GroupId, NodeId, TaskId};
 use crate::net::{CallError, Service};
 use crate::peer::BoxFuture;
 use crate::peer::Call;
+use crate::router::prepare::OLDER_RELEASE;
 use crate::router::replica::{Refusal, Replicas};
 use crate::router::wire::{self, Answer, Request};
 use crate::router::{Change, CreateError, DeleteError, NewTask, QueryError, TaskView, Tasks, UpdateError};
@@ -44,7 +45,7 @@ pub trait LeaderHints: Send + Sync + 'static {
     /// The nodes that are alive.
     fn live(&self) -> Vec<NodeId>;
 
-    /// The newest commands that every node reads that is alive.
+    /// The newest commands that every node reads that is alive, or was a short time ago.
     fn commands(&self) -> u16;
 }
 
@@ -214,12 +215,13 @@ impl Router {
         }
     }
 
-    /// A replica that cannot read an operation stops: so nothing new gets into a log before every node can.
+    /// A replica that cannot read an operation stops: so nothing new gets into a log before every node can. The leader looks
+    /// again; here it saves the search.
     fn all_read(&self, commands: u16) -> Result<(), String> {
         if self.0.hints.commands() >= commands {
             return Ok(());
         }
-        Err("a node of an older release, which cannot do this, is in the cluster; upgrade every node first".into())
+        Err(OLDER_RELEASE.into())
     }
 
     fn fresh_id(&self, now_ms: u64) -> TaskId {

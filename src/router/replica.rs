@@ -2,10 +2,12 @@
 //!
 //! Serves this node's own clients and, through [`Replicas::answer`], the calls that other nodes took.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
+use crate::clock::Clock;
 use crate::core::command::{self, Reply};
 use crate::core::machine::View;
 use crate::core::record;
@@ -13,6 +15,8 @@ use crate::core::task::Life;
 use crate::id::{GroupId, NodeId, TaskId};
 use crate::raft::{Group, Groups, ProposeError};
 use crate::router::TaskView;
+use crate::router::cluster::LeaderHints;
+use crate::router::prepare::prepare;
 use crate::router::wire::{self, Answer, Request};
 use crate::store::StoreError;
 
@@ -42,12 +46,21 @@ pub struct Replicas {
     groups: Groups,
     /// Longest time that one call may take here.
     deadline: Duration,
+    /// What the nodes can read.
+    hints: Arc<dyn LeaderHints>,
+    /// Wall time.
+    clock: Arc<dyn Clock>,
 }
 
 impl Replicas {
     /// Calls on `groups`; one that takes longer than `deadline` is unknown.
-    pub fn new(groups: Groups, deadline: Duration) -> Self {
-        Self { groups, deadline }
+    pub fn new(groups: Groups, deadline: Duration, hints: Arc<dyn LeaderHints>, clock: Arc<dyn Clock>) -> Self {
+        Self {
+            groups,
+            deadline,
+            hints,
+            clock,
+        }
     }
 
     pub(super) fn groups(&self) -> &Groups {
@@ -67,6 +80,8 @@ impl Replicas {
     /// Puts an encoded operation into its group's log.
     pub(super) async fn propose(&self, group: GroupId, op: Vec<u8>) -> Result<Reply, Refusal> {
         let group = self.led(group)?;
+        let prepared = prepare(&group, op, self.hints.as_ref(), self.clock.as_ref());
+        let op = prepared.map_err(Refusal::Failed)?;
         let proposed = while_leading(&group, group.proposer().propose_encoded(op));
         let reply = tokio::time::timeout(self.deadline, proposed).await;
         match reply {

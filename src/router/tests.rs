@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 
 use super::cluster::{LeaderHints, Parts, Router};
 use super::*;
-use crate::clock::SystemClock;
-use crate::core::command::COMMANDS;
+use crate::clock::{Clock, SystemClock};
+use crate::core::command::{AttemptResult, COMMANDS, Op, Reply, Settle};
 use crate::core::task::Delivery;
 use crate::entropy::SystemEntropy;
 use crate::id::{GroupId, NodeId};
@@ -53,20 +53,21 @@ impl Handle for Both {
     }
 }
 
-fn replicas(groups: &Groups) -> Replicas {
-    Replicas::new(groups.clone(), Duration::from_secs(2))
+fn replicas(groups: &Groups, hints: &Arc<Hints>) -> Replicas {
+    let clock = Arc::new(SystemClock::default());
+    Replicas::new(groups.clone(), Duration::from_secs(2), Arc::new(hints.clone()), clock)
 }
 
 /// Lets all nodes serve, and gives a router at `node` and what it hears by gossip.
 fn router(cluster: &Cluster, node: NodeId) -> (Router, Arc<Hints>) {
+    let hints = Arc::<Hints>::default();
     for (node, groups) in &cluster.groups {
-        let both = Both(groups.clone(), replicas(groups));
+        let both = Both(groups.clone(), replicas(groups, &hints));
         cluster.net.serve(*node, Arc::new(both));
     }
-    let hints = Arc::<Hints>::default();
     let router = Router::new(Parts {
         node,
-        replicas: replicas(&cluster.groups[&node]),
+        replicas: replicas(&cluster.groups[&node], &hints),
         call: Arc::new(Endpoint(cluster.net.clone(), node)),
         hints: Arc::new(hints.clone()),
         clock: Arc::new(SystemClock::default()),
@@ -198,4 +199,54 @@ async fn an_update_that_comes_late_undoes_nothing() {
         Tasks::update(&router, late).await,
         Err(UpdateError::Outdated { revision: 3 })
     );
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_begins_after_the_leader_s_now_and_after_what_was_fired() {
+    let cluster = Cluster::start(3, 3).await;
+    let leader = cluster.leader().await;
+    let other = if leader == 2 { 3 } else { 2 };
+    let (router, _) = router(&cluster, other);
+    assert!(create(&cluster.copy(leader), "t").await);
+    let hourly = |first_due_ms| Change {
+        schedule: Schedule::Cron {
+            expression: "@hourly".into(),
+            timezone: "UTC".into(),
+        },
+        first_due_ms,
+        ..change("http://y/")
+    };
+    // Accepted by a node whose clock is behind.
+    let now_ms = SystemClock::default().wall_ms();
+    assert_eq!(
+        Tasks::update(&router, hourly(now_ms / 3_600_000 * 3_600_000)).await,
+        Ok(2)
+    );
+    let due_ms = Tasks::query(&router, id("t")).await.expect("there").state.next_due_ms;
+    assert_eq!(due_ms, Some((now_ms / 3_600_000 + 1) * 3_600_000));
+    // Fired by a leader before this one, whose clock was ahead.
+    let group = cluster.copy(leader);
+    let settle = Settle {
+        key: id("t").key(),
+        generation: group.leads().expect("it leads").generation,
+        revision: 2,
+        due_ms: due_ms.expect("hourly"),
+        expected_ms: due_ms.expect("hourly"),
+        skipped: 0,
+        attempt: 1,
+        result: AttemptResult::Delivered,
+        status: 200,
+        at_ms: now_ms,
+        next_due_ms: due_ms.map(|due_ms| due_ms + 3_600_000),
+        expire_ms: 0,
+    };
+    let done = group.proposer().propose(&Op::Settle(settle)).await;
+    assert_eq!(done, Ok(Reply::Done));
+    let again = Change {
+        body: br#"{"n":1}"#.to_vec(),
+        ..hourly(due_ms.expect("hourly"))
+    };
+    assert_eq!(Tasks::update(&router, again).await, Ok(3));
+    let next_ms = Tasks::query(&router, id("t")).await.expect("there").state.next_due_ms;
+    assert_eq!(next_ms, due_ms.map(|due_ms| due_ms + 3_600_000));
 }

@@ -218,6 +218,7 @@ fn faults() -> Vec<(String, u16, &'static str, &'static str)> {
             "`schedule.timezone`",
         ),
         (but("/callback", json!(1)), 400, "malformed", "`callback`"),
+        (but("/callback/boddy", json!({})), 400, "malformed", "boddy"),
         (but("/callback/url", json!("")), 422, "bad_url", "`callback.url`"),
         (but("/callback/url", json!("ftp://x/")), 422, "bad_url", "url"),
         (but("/callback/body", json!([])), 400, "malformed", "`callback.body`"),
@@ -310,6 +311,8 @@ async fn what_becomes_of_a_change_has_a_status_of_its_own() {
         (missing.status.as_u16(), &missing.json()["code"]),
         (404, &json!("task_not_found"))
     );
+    let bad = get(&app, "/v1/tasks/%FF").await;
+    assert_eq!((bad.status.as_u16(), &bad.json()["code"]), (400, &json!("malformed")));
     let bad = get(&app, "/v1/tasks/a%20b").await;
     assert_eq!((bad.status.as_u16(), &bad.json()["code"]), (400, &json!("malformed")));
 }
@@ -328,6 +331,20 @@ async fn a_change_to_an_instant_that_has_passed_is_a_repetition_if_the_task_is_s
     stored.spec.body = br#"{"n":1}"#.to_vec();
     let same = put(has(stored), None, &past).await;
     assert_eq!((same.status.as_u16(), &same.json()["revision"]), (200, &json!(7)));
+    let mut stored = task();
+    stored.spec.schedule = Schedule::Once {
+        at_ms: NOW_MS - 500 - 3_600_000,
+    };
+    stored.spec.body = br#"{"n":1}"#.to_vec();
+    stored.spec.delivery = Delivery::AtLeastOnce;
+    for (tag, status, code) in [
+        ("\"6\"", 200, Value::Null),
+        ("\"2\"", 412, json!("outdated")),
+        ("\"7\"", 422, json!("past")),
+    ] {
+        let told = put(has(stored.clone()), Some(tag), &past).await;
+        assert_eq!((told.status.as_u16(), &told.json()["code"]), (status, &code), "{tag}");
+    }
     let other = put(has(task()), None, &past).await;
     assert_eq!((other.status.as_u16(), &other.json()["code"]), (422, &json!("past")));
     let none = put(FakeTasks::default(), None, &past).await;

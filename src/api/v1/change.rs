@@ -36,6 +36,15 @@ struct ScheduleFields<'a> {
     at: Option<&'a RawValue>,
 }
 
+#[derive(Default, Deserialize)]
+#[serde(expecting = "a JSON object", deny_unknown_fields)]
+struct CallbackFields<'a> {
+    #[serde(borrow)]
+    url: Option<&'a RawValue>,
+    #[serde(borrow)]
+    body: Option<&'a RawValue>,
+}
+
 /// A change that is well formed.
 pub(super) enum Asked {
     /// To be done.
@@ -47,7 +56,9 @@ pub(super) enum Asked {
 /// Checks a change of the task `id` at `now_ms`.
 pub(super) fn read(bytes: &[u8], id: TaskId, replaces: Option<u32>, now_ms: u64) -> Result<Asked, Refusal> {
     let fields: Fields<'_> = json::request(bytes)?;
-    let callback = request::callback(fields.callback)?;
+    let callback = fields.callback.map(|raw| json::object(raw, "callback")).transpose()?;
+    let CallbackFields { url, body } = callback.unwrap_or_default();
+    let callback = request::CallbackFields { url, body }.check()?;
     let delivery = fields.delivery.map(|raw| json::string(raw, "delivery")).transpose()?;
     let (schedule, first_due_ms, past) = read_schedule(fields.schedule, now_ms)?;
     let url = callback.url()?;

@@ -80,9 +80,14 @@ async fn a_task_that_is_over_is_begun_again() {
         view.spec.created_ms
     };
     let again = fixture.task("t", 200, "ok");
-    assert_eq!(Tasks::update(router.as_ref(), to(again, None)).await, Ok(2));
+    assert_eq!(Tasks::update(router.as_ref(), to(again.clone(), None)).await, Ok(2));
     fixture.wait_for_attempts(2).await;
     assert_eq!(settled(&router, "t").await.delivered, 2);
+    assert_eq!(
+        Tasks::update(router.as_ref(), to(again, None)).await,
+        Ok(2),
+        "the same instant again, after it has fired: a repetition"
+    );
     let view = Tasks::query(router.as_ref(), TaskId::parse("t").expect("valid"))
         .await
         .expect("there");

@@ -5,7 +5,7 @@ use super::{LIMIT, Miss, RETRY_AFTER_MS, Router};
 use crate::core::command::{Op, Reply, UPDATES_AND_CLAIMS};
 use crate::core::record;
 use crate::core::target::target_of;
-use crate::core::task::{Life, TaskSpec};
+use crate::core::task::{Life, Schedule, TaskSpec};
 use crate::router::{Change, QueryError, UpdateError};
 
 /// How often a change of whichever revision is tried anew when others change the task at the same time.
@@ -56,9 +56,11 @@ impl Router {
             QueryError::Unavailable(why) => UpdateError::Unavailable(why),
         })?;
         let revision = now.state.revision;
-        // Whoever does not say which revision means that the task shall be so; one that is over is begun anew.
+        // Whoever does not say which revision means that the task shall be so. A periodic one that was ended is begun anew; a
+        // one-shot that has fired at this very instant has not to be fired again.
+        let is_once = matches!(spec.schedule, Schedule::Once { .. });
         let is_done = match replaces {
-            None => now.state.life == Life::Pending,
+            None => is_once || now.state.life == Life::Pending,
             Some(replaced) => replaced.checked_add(1) == Some(revision),
         };
         if is_done && now.spec.is_same_request(spec) {
