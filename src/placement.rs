@@ -39,7 +39,7 @@ const HAND_OVERS_MAX: usize = 4;
 const PASSES_LED_MIN: u32 = 4;
 /// Longest time one step may take; the next pass looks again.
 const STEP: Duration = Duration::from_secs(10);
-/// Longest time for which a leader that has to go waits for callbacks in flight, however long they may take.
+/// Longest time for which a leader that was asked to leave waits for callbacks in flight, however long they may take.
 const PATIENCE_MAX: Duration = Duration::from_mins(1);
 /// How long the outcomes of attempts in flight are waited for before leadership is handed over.
 const QUIET: Duration = Duration::from_millis(800);
@@ -228,7 +228,8 @@ impl Placement {
         let own = &view.own().facts;
         let must_go = own.draining || !is_planned;
         let patience = (self.parts.callback + MOMENT).min(PATIENCE_MAX);
-        if is_clock_off(own.clock_offset_ms) || must_go && MOMENT * state.tries >= patience {
+        // Who is only out of place can stay, as long as callbacks leave no moment: better uneven than a callback twice.
+        if is_clock_off(own.clock_offset_ms) || own.draining && MOMENT * state.tries >= patience {
             Urgency::Ordered
         } else if must_go {
             Urgency::Planned
@@ -241,6 +242,10 @@ impl Placement {
         self.stepping.remove(&group);
         match taken {
             Ok(Ok(())) => return tracing::info!(group = group.0, ?step, "a step towards the plan"),
+            // It may fail every few seconds for as long as a target hangs.
+            Ok(Err(error)) if urgency == Urgency::Planned => {
+                tracing::debug!(group = group.0, ?step, %error, "a step towards the plan failed");
+            }
             Ok(Err(error)) => tracing::warn!(group = group.0, ?step, %error, "a step towards the plan failed"),
             Err(_) => tracing::warn!(group = group.0, ?step, "a step towards the plan takes long"),
         }

@@ -26,7 +26,7 @@ pub enum Urgency {
     /// Leadership stays: it would only be better elsewhere.
     Convenient,
     /// The plan has no place for this leader. It goes on firing until a moment without a callback in flight comes; if none does,
-    /// leadership stays, and whoever plans tries again, or orders it.
+    /// leadership stays, and whoever plans tries again. Of a node that was asked to leave it is ordered in the end.
     Planned,
     /// It goes all the same; the new leader repeats what was in flight.
     Ordered,
