@@ -1,8 +1,9 @@
 //! The replicated state machine: a pure function of state and command.
 //!
 //! Owns what every operation means. It reads state through [`View`] and answers with [`Changes`]; the store writes them in
-//! one batch, and the firing learns from them what is due. What becomes of a task's fires is `machine/fires.rs`. It sees no clock, no random number and no zone table, so that
-//! replicas agree byte by byte; the digest in [`GroupState`] proves that they do.
+//! one batch, and the firing learns from them what is due. What becomes of a task's fires is `machine/fires.rs`. It sees no
+//! clock, no random number and no zone table, so that replicas agree byte by byte; the digest in [`GroupState`] proves that
+//! they do.
 
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
