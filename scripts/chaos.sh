@@ -23,6 +23,10 @@ what the callbacks say. Without a case, all of them:
   power-loss         the same, and their disks lose everything that was not synced (root, loop devices and perl; else SKIPPED)
   grow               1 -> 3 -> 5 -> 7 nodes with tasks pending
   drain              one of four nodes leaves
+  at-most-once       $XCRON_CHAOS_ONCE [10000] tasks that are delivered at most once, due in one second at a target on another host
+  operations         what an operator does, in random order, with kill -9 in between: restarts, a node away meanwhile, a
+                     lost disk, growth, shrinking. $XCRON_CHAOS_ROUNDS [20] rounds from $XCRON_CHAOS_SEED; no group may ever
+                     have fewer than three voters. Only when it is named: it takes half an hour
 
 Options:
   --rate R           creates per second [default: 300]
@@ -46,9 +50,10 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 . scripts/chaos/view.sh
 . scripts/chaos/load.sh
 . scripts/chaos/power.sh
+. scripts/chaos/operations.sh
 
 CASES=(kill-leader kill-any kill-two-of-five pause-1 pause-5 pause-30 partition partition-deaf partition-mute
-    rolling-restart upgrade power-cut power-loss grow drain)
+    rolling-restart upgrade power-cut power-loss grow drain at-most-once)
 # Seconds of load before the first fault, and after the last one.
 WARM_SECS=6
 AFTER_SECS=6
@@ -85,7 +90,7 @@ while [ $# -gt 0 ]; do
     -h | --help) usage && exit ;;
     -*) usage >&2 && fail "there is no option $1" ;;
     *)
-        [[ " ${CASES[*]} " = *" $1 "* ]] || fail "there is no case '$1'; scripts/chaos.sh --help lists them"
+        [[ " ${CASES[*]} operations " = *" $1 "* ]] || fail "there is no case '$1'; scripts/chaos.sh --help lists them"
         CHOSEN+=("$1") && shift
         ;;
     esac
@@ -129,6 +134,7 @@ clean_up() {
         kill -s KILL "$LOAD_PID" 2>/dev/null || true
         wait "$LOAD_PID" 2>/dev/null || true
     fi
+    end_watch
     count=$(node_count)
     for ((number = 1; number <= count; number++)); do
         pid=$(node_pid "$number")
@@ -383,6 +389,17 @@ drain() {
     note "drained after $((SECONDS - began)) s"
     await_rest 3
     note "$(shares 3)"
+    judge 0
+}
+
+# Through a network, so that connections can be refused, closed and used up as between machines.
+at_most_once() {
+    make_network 3
+    start_nodes 3
+    bench_command
+    "${BENCH[@]}" --api "$(apis)" -n "${XCRON_CHAOS_ONCE:-10000}" -c 64 --delay 15 --delivery at_most_once --wait "$WAIT_SECS" \
+        >"$NODES_DIR/bench.json" 2>>"$NODES_DIR/bench.log" &
+    LOAD_PID=$!
     judge 0
 }
 

@@ -19,6 +19,9 @@ const AHEAD_S_MAX: u64 = 366 * 86_400;
 /// Most tasks of one run: a run keeps 12 bytes for each.
 const TASKS_MAX: u32 = 50_000_000;
 
+const AT_LEAST_ONCE: &str = "at_least_once";
+const AT_MOST_ONCE: &str = "at_most_once";
+
 const EXAMPLES: &str = "\
 Examples:
   xcron bench                                    10,000 tasks, all due in one second
@@ -70,6 +73,9 @@ pub struct Args {
     /// Size of the callback's JSON body, in bytes; fewer than 10 give `{}`.
     #[arg(long, value_name = "BYTES", default_value_t = 64)]
     body_bytes: usize,
+    /// How the tasks are delivered; at most once: a callback that may have been sent is never sent again.
+    #[arg(long, value_name = "HOW", default_value = AT_LEAST_ONCE, value_parser = [AT_LEAST_ONCE, AT_MOST_ONCE])]
+    delivery: String,
     /// Create tasks due in a day or later and do not wait for them.
     #[arg(long)]
     pending: bool,
@@ -133,6 +139,8 @@ pub struct Settings {
     pub rate: Option<f64>,
     pub dues: Dues,
     pub body_bytes: usize,
+    /// Tasks are delivered at most once.
+    pub is_at_most_once: bool,
     /// How long to wait for callbacks after the last due; `None` = do not wait for any.
     pub wait: Option<Duration>,
     pub sink: SocketAddr,
@@ -188,6 +196,7 @@ impl TryFrom<Args> for Settings {
                 },
             },
             body_bytes: args.body_bytes,
+            is_at_most_once: args.delivery == AT_MOST_ONCE,
             wait: (!args.pending).then_some(Duration::from_secs(args.wait)),
             sink: args.sink,
             probe_dir: (!args.no_probes).then_some(args.probe_dir),

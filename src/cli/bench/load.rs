@@ -154,9 +154,14 @@ impl Load {
     fn request(&self, node: &Node, index: u32, due_s: u64) -> Request<Full<Bytes>> {
         let mut json = Vec::with_capacity(128 + self.callback_base.len() + self.callback_body.len());
         let (base, body) = (&self.callback_base, &self.callback_body);
+        let delivery = if self.settings.is_at_most_once {
+            r#""delivery":"at_most_once","#
+        } else {
+            ""
+        };
         write!(
             json,
-            r#"{{"type":2,"format":"{due_s}","callback":{{"url":"{base}{index}","body":{body}}}}}"#
+            r#"{{"type":2,"format":"{due_s}",{delivery}"callback":{{"url":"{base}{index}","body":{body}}}}}"#
         )
         .expect("writing to a Vec does not fail");
         let mut request = Request::new(Full::new(Bytes::from(json)));
