@@ -180,8 +180,7 @@ give_up() {
 }
 
 start_nodes() {
-    local number
-    for ((number = 1; number <= $1; number++)); do start_node "$number"; done
+    make_nodes 1 "$1"
     await_rest "$1"
 }
 

@@ -107,7 +107,7 @@ up() {
     # Those that exist go first, and at once: alone none of them has a majority.
     for ((number = 1; number <= count; number++)); do is_running "$number" || spawn_node "$number"; done
     for ((number = 1; number <= count; number++)); do await_ready "$number"; done
-    for ((number = count + 1; number <= wanted; number++)); do start_node "$number"; done
+    make_nodes $((count + 1)) "$wanted"
     for ((number = 1; number <= wanted; number++)); do api_address "$number"; done
 }
 

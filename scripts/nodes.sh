@@ -132,20 +132,19 @@ peers_of() {
     printf '%s\n' "$list"
 }
 
-# Whether another node than $1 has data, and thus a cluster.
-others_have_data() {
-    local other count
+# Whether any node has data, and thus a cluster.
+have_data() {
+    local number count
     count=$(node_count)
-    for ((other = 1; other <= count; other++)); do
-        [ "$other" -eq "$1" ] || [ ! -d "$(node_dir "$other")/data" ] || return 0
+    for ((number = 1; number <= count; number++)); do
+        [ ! -f "$(node_dir "$number")/data/identity" ] || return 0
     done
     return 1
 }
 
-# Starts node $1, made if there is none yet, and does not wait. The first node of all is born without --join; every other
-# start names all others, so that a node whose data was erased comes back as a new one and never as a cluster of its own.
+# Starts node $1, made if there is none yet, and does not wait. Every start names all other nodes; none founds a cluster.
 spawn_node() {
-    local dir tries command
+    local dir tries command join
     check_number "$1"
     is_running "$1" && fail "node $1 runs already, as process $(node_pid "$1")"
     dir=$(node_dir "$1")
@@ -156,7 +155,8 @@ spawn_node() {
     # --data first: node_pid looks for it.
     command=("$XCRON" serve --data "$dir/data" --listen "$(api_address "$1")" --peer-listen "$(peer_address "$1")"
         --secret-file "$NODES_DIR/secret")
-    ! others_have_data "$1" || command+=(--join "$(peers_of "$1")")
+    join=$(peers_of "$1")
+    [ -z "$join" ] || command+=(--join "$join")
     # Its own group: an interrupt meant for this script is not meant for the node. Nothing of ours stays open in it.
     set -m
     nohup "${PREFIX[@]}" "${command[@]}" "${ARGUMENTS[@]}" </dev/null >>"$dir/log" 2>&1 &
@@ -173,6 +173,27 @@ spawn_node() {
 start_node() {
     spawn_node "$1"
     await_ready "$1"
+}
+
+# Tells node 1, which waits, to found the cluster: once in the cluster's life.
+found_cluster() {
+    local deadline=$((SECONDS + XCRON_READY_SECS)) said
+    until said=$(with_node 1 "$XCRON" cluster init --api "http://$(api_address 1)" 2>&1); do
+        is_running 1 || fail "node 1 has ended: $(tail -n 5 "$(node_dir 1)/log")"
+        [ "$SECONDS" -lt "$deadline" ] || fail "node 1 does not found the cluster: $said"
+        sleep 0.2
+    done
+}
+
+# Starts nodes $1 to $2 that are not there yet, all at once, and waits for them. The first of all found the cluster.
+make_nodes() {
+    local number is_new=yes
+    ! have_data || is_new=
+    # Made before any is started, so that each names all.
+    for ((number = $1; number <= $2; number++)); do mkdir -p "$(node_dir "$number")"; done
+    for ((number = $1; number <= $2; number++)); do spawn_node "$number"; done
+    [ -z "$is_new" ] || found_cluster
+    for ((number = $1; number <= $2; number++)); do await_ready "$number"; done
 }
 
 kill_node() {

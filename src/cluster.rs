@@ -4,6 +4,7 @@
 //! Gossip's view as the other parts need it: addresses for `net`, leaders for `router`, the picture for `api`. Decides
 //! nothing about groups: that is `placement.rs`. Put together by `node.rs`.
 
+pub mod init;
 pub mod status;
 
 use std::collections::BTreeMap;
@@ -108,6 +109,9 @@ pub enum DrainError {
 
 /// What the API asks of the cluster.
 pub trait ClusterCalls: Send + Sync + 'static {
+    /// Which cluster it is.
+    fn id(&self) -> u128;
+
     /// What the cluster looks like from here.
     fn status(&self) -> BoxFuture<'_, ClusterStatus>;
 
@@ -116,6 +120,10 @@ pub trait ClusterCalls: Send + Sync + 'static {
 }
 
 impl ClusterCalls for Cluster {
+    fn id(&self) -> u128 {
+        self.0.cluster
+    }
+
     fn status(&self) -> BoxFuture<'_, ClusterStatus> {
         Box::pin(self.status())
     }

@@ -3,16 +3,19 @@
 //! Everything that touches the outside world comes in through [`World`]; `serve` gives the real one, a simulation its own.
 
 mod enter;
+mod found;
+mod front;
 mod observers;
 mod world;
 
 use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use crate::api;
@@ -40,8 +43,11 @@ use crate::wal::{self, Wal, WalError};
 
 use observers::{Answers, ApiMetrics, LogMetrics, PeerMetrics};
 
-pub use enter::{EnterError, Entered, Entrance, enter};
-pub use world::{LogWorld, PeerWorld, World, listen};
+pub use enter::{Doorway, EnterError, Entered, Entrance, enter};
+pub use front::{Shown, Waiting, waiting};
+pub use world::{Basics, LogWorld, PeerWorld, World, listen};
+
+use front::Front;
 
 /// How long a node that was told to stop hands over what it leads.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -91,19 +97,32 @@ pub enum NodeError {
     Fault(String),
 }
 
-/// Runs a node until `shutdown` completes, it has handed everything over, or a fault ends it. `ready` is called once every
-/// group is led and the node serves.
+/// Runs a node until `shutdown` completes, it has handed everything over, or a fault ends it. `open` completes once it knows
+/// who it is; until then it answers that it waits, as `shown` says. `ready` is called once every group is led and the node
+/// serves.
 pub async fn run<L: api::Listen, P: net::Listen>(
     config: Config,
-    world: World<P>,
+    basics: Basics,
+    shown: Shown,
+    open: impl Future<Output = Result<World<P>, NodeError>>,
     listener: L,
     ready: impl FnOnce(),
     shutdown: impl Future<Output = ()>,
 ) -> Result<(), NodeError> {
+    let mut shutdown = pin!(shutdown);
+    let front = Front::start(&config, &basics, shown, listener);
+    let world = tokio::select! {
+        biased;
+        () = &mut shutdown => {
+            tracing::info!("stopped before it was in a cluster");
+            front.stop().await;
+            return Ok(());
+        }
+        world = open => world?,
+    };
     let mut node = Node::start(config, world).await?;
     let (readiness, readiness_seen) = watch::channel(Readiness::Starting);
-    let (stop_api, api_stopped) = oneshot::channel::<()>();
-    let api = tokio::spawn(node.api(listener, readiness_seen, async move { drop(api_stopped.await) }));
+    front.show(node.api(readiness_seen));
     let serving = async {
         node.all_led().await;
         readiness.send_replace(Readiness::Ready);
@@ -115,7 +134,7 @@ pub async fn run<L: api::Listen, P: net::Listen>(
         biased;
         fault = node.failure.wait() => Err(NodeError::Fault(fault)),
         twin = node.cluster.twin() => Err(EnterError::twin(node.groups.node(), &twin).into()),
-        () = shutdown => Ok(()),
+        () = &mut shutdown => Ok(()),
         never = serving => match never {},
         () = node.cluster.drained() => {
             tracing::info!("everything is handed over: this node ends");
@@ -135,7 +154,7 @@ pub async fn run<L: api::Listen, P: net::Listen>(
         // At once, or the others hand back to a node that they take for the best.
         node.cluster.say_goodbye().await;
     }
-    drop(stop_api);
+    let api = front.stop();
     if result.is_ok() {
         // An attempt ends by its own timeout at the latest. What is led elsewhere now cannot be recorded here.
         let leads = node.groups.iter().any(|group| group.leads().is_some());
@@ -252,31 +271,17 @@ impl Node {
         }
     }
 
-    /// The API server over this node.
-    fn api<L: api::Listen>(
-        &self,
-        listener: L,
-        readiness: watch::Receiver<Readiness>,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> impl Future<Output = ()> + Send + 'static {
-        let deadline = Duration::from_millis(self.config.request_timeout_ms);
-        let observe: Arc<dyn api::ApiObserve> = Arc::new(ApiMetrics(self.metrics.clone()));
-        let state = api::ApiState {
+    /// The whole API over this node.
+    fn api(&self, readiness: watch::Receiver<Readiness>) -> api::App {
+        api::app(api::ApiState {
             tasks: self.router.clone(),
             cluster: Arc::new(self.cluster.clone()),
             clock: self.clock.clone(),
             entropy: self.entropy.clone(),
             readiness,
             metrics_text: self.metrics_text(),
-            observe: observe.clone(),
-        };
-        let limits = api::ServeLimits {
-            connections_max: self.config.connections_max,
-            header_timeout: Duration::from_millis(self.config.header_timeout_ms),
-            // Longer than the router's own deadline, so that its answer still gets out.
-            request_timeout: deadline + ANSWER_GRACE,
-        };
-        api::serve(listener, api::app(state), limits, observe, stop)
+            observe: Arc::new(ApiMetrics(self.metrics.clone())),
+        })
     }
 
     /// Encodes the metrics; gauges of the moment are set just before.
@@ -338,12 +343,11 @@ fn cluster_loops<P: net::Listen>(
         replicas,
         cluster: cluster.clone(),
     };
-    loops.spawn(net::serve(
-        peers.listener,
-        local,
-        Arc::new(answers),
-        std::future::pending(),
-    ));
+    loops.spawn(async move {
+        if let Some(listener) = peers.listener.end().await {
+            net::serve(listener, local, Arc::new(answers), std::future::pending()).await;
+        }
+    });
     loops.spawn(cluster.clone().publish());
     loops.spawn(raft::end_deaf_terms(groups.clone()));
     let placement = Placement::new(placement::Parts {

@@ -15,7 +15,7 @@ use tokio::sync::oneshot;
 use tokio::time::{Instant, advance, sleep_until};
 use xcron::config::{Config, PeerListen, Seeds};
 use xcron::membership::{Dropped, Observer};
-use xcron::node::{self, Entrance, LogWorld, NodeError, PeerWorld, World, enter};
+use xcron::node::{self, Basics, Doorway, Entrance, LogWorld, NodeError, World, enter};
 use xcron::secret::ClusterSecret;
 use xcron::store::kv::Write;
 
@@ -270,40 +270,49 @@ async fn life(parts: Parts, is_ready: Arc<AtomicBool>, stopped: oneshot::Receive
     let peer = config.peer_listen.0.expect("set by the host");
     let listener = net.listen(peer);
     let api = net.listen(config.listen);
-    let entered = enter(Entrance {
-        config: &config,
-        home: &mount,
-        secret: Some(secret),
-        api: config.listen,
-        clock: clock.clone(),
-        entropy: entropy.clone(),
-        network: Arc::new(net.clone()),
-        observer: Arc::new(Unobserved),
-    })
-    .await?;
-    let peers = entered.gossip.map(|(membership, secret)| PeerWorld {
-        membership,
-        secret,
-        dialer: Arc::new(net.clone()),
-        listener,
-    });
-    let world = World {
+    let basics = Basics {
         clock,
         entropy,
         metrics: Arc::default(),
-        deliver,
-        identity: entered.identity,
-        log: LogWorld {
-            files: Arc::new(mount.clone()),
-            segment_bytes: SEGMENT_BYTES,
-            snapshot_entries,
-            runner: Arc::new(Turns(mount.clone())),
-        },
-        kv: Arc::new(kv),
-        spools: Arc::new(mount.clone()),
-        view: entered.view,
-        peers,
-        home: Arc::new(mount),
+    };
+    let (waiting, shown) = node::waiting();
+    let entrance_config = config.clone();
+    let from = basics.clone();
+    let open = async move {
+        let entered = enter(Entrance {
+            config: &entrance_config,
+            home: &mount,
+            doorway: Some(Doorway {
+                secret,
+                dialer: Arc::new(net.clone()),
+                listener,
+            }),
+            waiting,
+            api: entrance_config.listen,
+            clock: from.clock.clone(),
+            entropy: from.entropy.clone(),
+            network: Arc::new(net.clone()),
+            observer: Arc::new(Unobserved),
+        })
+        .await?;
+        Ok(World {
+            clock: from.clock,
+            entropy: from.entropy,
+            metrics: from.metrics,
+            deliver,
+            identity: entered.identity,
+            log: LogWorld {
+                files: Arc::new(mount.clone()),
+                segment_bytes: SEGMENT_BYTES,
+                snapshot_entries,
+                runner: Arc::new(Turns(mount.clone())),
+            },
+            kv: Arc::new(kv),
+            spools: Arc::new(mount.clone()),
+            view: entered.view,
+            peers: entered.peers,
+            home: Arc::new(mount),
+        })
     };
     let ready = move || is_ready.store(true, Ordering::SeqCst);
     // A sender that is gone never asks.
@@ -312,7 +321,7 @@ async fn life(parts: Parts, is_ready: Arc<AtomicBool>, stopped: oneshot::Receive
             std::future::pending::<()>().await;
         }
     };
-    node::run(config, world, api, ready, shutdown).await
+    node::run(config, basics, shown, open, api, ready, shutdown).await
 }
 
 /// Nobody reads these figures here.

@@ -8,8 +8,9 @@ mod look;
 use std::sync::Arc;
 use std::time::Duration;
 
+use hyper::Method;
 use parking_lot::Mutex;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::dice::Dice;
 use crate::disk::{Disk, Faults};
@@ -21,6 +22,13 @@ use crate::world::Options;
 pub use client::Client;
 pub use look::{cron, once};
 
+/// Number of the client that tells node 0 to found the cluster.
+const FOUNDER: usize = 98;
+/// How long it waits for an answer.
+const FOUND_PATIENCE: Duration = Duration::from_secs(10);
+/// How often it does, at most: the network may be bad from the beginning.
+const FOUND_TRIES: usize = 60;
+
 /// Something done to a node.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Act {
@@ -28,7 +36,7 @@ pub enum Act {
     Start {
         /// The node.
         node: usize,
-        /// Nodes through which it finds the cluster; none: it founds one.
+        /// Nodes through which it finds the cluster.
         join: Vec<usize>,
     },
     /// Asks its process to stop in order.
@@ -166,10 +174,22 @@ impl Stage {
         self.inner.lock().shown.clone()
     }
 
-    /// Starts node 0 as a cluster of its own, the others so that they join it, and waits until they serve and every group has
-    /// the copies it should have.
+    /// Starts node 0 and tells it to found a cluster, starts the others so that they join it, and waits until they serve.
     pub async fn found(&self, nodes: usize) {
-        self.act(Act::Start { node: 0, join: vec![] }).await;
+        self.act(Act::Start {
+            node: 0,
+            join: self.others(0),
+        })
+        .await;
+        let mut client = self.client(FOUNDER, 0);
+        for _ in 0..FOUND_TRIES {
+            let told = client.send(Method::POST, "/v1/cluster/init", String::new());
+            drop(timeout(FOUND_PATIENCE, told).await);
+            if self.nodes()[0].node_id.is_some() {
+                break;
+            }
+            self.sleep_ms(500).await;
+        }
         self.ready(0).await;
         for node in 1..nodes {
             self.act(Act::Start { node, join: vec![0] }).await;
@@ -181,11 +201,11 @@ impl Stage {
 
     /// Starts a node again, if it does not run.
     pub async fn restart(&self, node: usize) {
-        let others = (0..self.options.nodes).filter(|other| *other != node).collect();
-        // The first node founded the cluster; without its disk it must join as any other, not found a second one.
-        let is_founder = node == 0 && self.nodes()[0].node_id.is_some();
-        let join = if is_founder { vec![] } else { others };
-        self.act(Act::Start { node, join }).await;
+        self.act(Act::Start {
+            node,
+            join: self.others(node),
+        })
+        .await;
     }
 
     /// Waits until a node says that it serves.
@@ -196,8 +216,11 @@ impl Stage {
 
     /// Starts a node whose disk is empty as a new one of the cluster.
     pub async fn restart_as_new(&self, node: usize) {
-        let join = (0..self.options.nodes).filter(|other| *other != node).collect();
-        self.act(Act::Start { node, join }).await;
+        self.act(Act::Start {
+            node,
+            join: self.others(node),
+        })
+        .await;
     }
 
     /// Sets a node's wall clock off.

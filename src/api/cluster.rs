@@ -9,7 +9,9 @@ use hyper::StatusCode;
 use super::ApiState;
 use super::envelope::respond;
 use super::problem::problem;
+use super::waiting;
 use crate::cluster::DrainError;
+use crate::cluster::init::InitError;
 
 /// How a call on a node ends, in its path.
 const DRAIN: &str = ":drain";
@@ -21,6 +23,11 @@ pub(super) async fn status(State(api): State<Arc<ApiState>>) -> Response {
         StatusCode::OK,
         serde_json::to_vec(&status).expect("plain structs always encode"),
     )
+}
+
+/// `POST /v1/cluster/init`: a node that serves has a cluster.
+pub(super) async fn init(State(api): State<Arc<ApiState>>) -> Response {
+    waiting::answer(Err(InitError::Member(api.cluster.id())))
 }
 
 /// `POST /v1/cluster/nodes/{id}:drain`.

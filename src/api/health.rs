@@ -8,9 +8,11 @@ use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use serde::Serialize;
+use tokio::sync::watch;
 
 use super::ApiState;
 use super::envelope::respond;
+use crate::readiness::Readiness;
 
 const METRICS_TYPE: HeaderValue =
     HeaderValue::from_static("application/openmetrics-text; version=1.0.0; charset=utf-8");
@@ -35,7 +37,11 @@ pub(super) async fn alive() -> Response {
 
 /// `GET /readyz`: 200, or 503 and the reason.
 pub(super) async fn ready(State(api): State<Arc<ApiState>>) -> Response {
-    let readiness = api.readiness.borrow().clone();
+    answer_ready(&api.readiness)
+}
+
+pub(super) fn answer_ready(readiness: &watch::Receiver<Readiness>) -> Response {
+    let readiness = readiness.borrow().clone();
     match readiness.reason() {
         None => answer(
             StatusCode::OK,
@@ -56,7 +62,11 @@ pub(super) async fn ready(State(api): State<Arc<ApiState>>) -> Response {
 
 /// `GET /metrics`.
 pub(super) async fn metrics(State(api): State<Arc<ApiState>>) -> Response {
-    let mut response = Response::new(Body::from((api.metrics_text)()));
+    answer_metrics((api.metrics_text)())
+}
+
+pub(super) fn answer_metrics(text: String) -> Response {
+    let mut response = Response::new(Body::from(text));
     response.headers_mut().insert(CONTENT_TYPE, METRICS_TYPE);
     response
 }

@@ -30,8 +30,10 @@ mod schedule;
 mod server;
 mod url;
 mod v1;
+mod waiting;
 
 pub use server::{Listen, ServeLimits, serve};
+pub use waiting::{WaitingState, app_until};
 
 /// A call of the API, as counted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -96,14 +98,18 @@ impl fmt::Debug for ApiState {
     }
 }
 
+/// Routes and what answers them.
+pub type App = Router;
+
 /// Every route of the API.
-pub fn app(state: ApiState) -> Router {
+pub fn app(state: ApiState) -> App {
     Router::new()
         .route("/xcron/createTask", post(compat::create))
         .route("/xcron/deleteTask", post(compat::delete))
         .route("/xcron/queryTask", get(compat::query))
         .route("/v1/tasks/{id}", get(v1::show).put(v1::replace))
         .route("/v1/cluster", get(cluster::status))
+        .route("/v1/cluster/init", post(cluster::init))
         .route("/v1/cluster/nodes/{call}", post(cluster::drain))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))

@@ -140,6 +140,10 @@ impl Tasks for FakeTasks {
 struct FakeCluster;
 
 impl ClusterCalls for FakeCluster {
+    fn id(&self) -> u128 {
+        0xc0
+    }
+
     fn status(&self) -> BoxFuture<'_, ClusterStatus> {
         Box::pin(async {
             ClusterStatus {

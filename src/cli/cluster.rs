@@ -1,4 +1,4 @@
-//! `xcron cluster`: looks at a running cluster through the API of any of its nodes, and asks a node to leave.
+//! `xcron cluster`: founds a cluster, looks at one through the API of any of its nodes, and asks a node to leave.
 //!
 //! A client of `/v1/cluster` alone. Called by `cli/mod.rs`.
 
@@ -28,6 +28,7 @@ pub(super) struct Args {
 
 const EXAMPLES: &str = "\
 Examples:
+  xcron cluster init --api http://10.0.0.1:8000
   xcron cluster status
   xcron cluster status --api http://10.0.0.1:8000 --groups
   xcron cluster drain 9f3a0c1d5e7b2a48
@@ -35,6 +36,11 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Command {
+    /// Tell one waiting node, once in a cluster's life, to found it; refused where it can reach a node that is in one
+    Init {
+        #[command(flatten)]
+        api: Api,
+    },
     /// Nodes, who leads how much, how far copies lag, whose clock is off
     Status {
         #[command(flatten)]
@@ -81,6 +87,10 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
         match args.command {
+            Command::Init { api } => {
+                let body = call(&api, Method::POST, "/v1/cluster/init").await?;
+                print(&founded(&body)?)?;
+            }
             Command::Status { api, groups, json } => {
                 let body = call(&api, Method::GET, "/v1/cluster").await?;
                 if json {
@@ -115,6 +125,30 @@ async fn call(api: &Api, method: Method, path: &str) -> anyhow::Result<Bytes> {
     client::call(&url, method)
         .await
         .context("choose a node's API with --api")
+}
+
+/// What a node that founded a cluster told, for people.
+fn founded(body: &[u8]) -> anyhow::Result<String> {
+    #[derive(serde::Deserialize)]
+    struct Founded {
+        cluster: String,
+        node: String,
+        silent: Vec<String>,
+    }
+    let Founded { cluster, node, silent } =
+        serde_json::from_slice(body).context("the answer is not that of a waiting node: is it of another release?")?;
+    let said = format!(
+        "cluster {cluster} is founded; node {node} is its first. Nodes that wait with --join join it by themselves\n"
+    );
+    if silent.is_empty() {
+        return Ok(said);
+    }
+    let silent = silent.join(", ");
+    Ok(said
+        + &format!(
+            "these addresses of --join did not answer: {silent}. If one of them is in a cluster already, there are two now: \
+             stop this node and empty its data directory\n"
+        ))
 }
 
 /// The answer of `/v1/cluster`.
@@ -284,6 +318,19 @@ mod tests {
         assert!(moves.contains("1 of 1 groups have yet to move"), "{moves}");
         assert!(moves.contains("aabbbbbb"), "{moves}");
         assert!(groups_table(&status()).contains("aaaaaaaa"));
+    }
+
+    #[test]
+    fn a_founded_cluster_is_told_with_who_was_silent() {
+        let answer = |silent| format!(r#"{{"cluster":"c0","node":"a1","silent":[{silent}]}}"#);
+        let said = founded(answer("").as_bytes()).expect("an answer");
+        assert!(
+            said.contains("cluster c0") && !said.contains("did not answer"),
+            "{said}"
+        );
+        let said = founded(answer("\"10.0.0.2:8100\"").as_bytes()).expect("an answer");
+        assert!(said.contains("did not answer: 10.0.0.2:8100"), "{said}");
+        assert!(founded(b"{}").is_err());
     }
 
     #[test]

@@ -4,7 +4,6 @@
 use std::future::Future;
 use std::net::SocketAddr;
 use std::num::NonZero;
-use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -17,7 +16,7 @@ use tracing::{info, warn};
 use super::config::refuse;
 use super::{logging, print};
 use crate::config::{Config, Flags};
-use crate::node::{self, World};
+use crate::node::{self, Basics, World};
 
 /// A write into the state can stall for hundreds of milliseconds while the store catches up: on a small machine there must
 /// be threads left for the other groups' fires.
@@ -104,16 +103,10 @@ async fn serve(config: Config, until_stdin_ends: bool) -> anyhow::Result<()> {
         // The node runs on, whoever reads its output or does not.
         let _ = print(&greeting);
     };
-    let mut shutdown = pin!(shutdown);
-    let world = tokio::select! {
-        biased;
-        () = &mut shutdown => {
-            info!("stopped before it served");
-            return Ok(());
-        }
-        world = World::open(&config, listener.local_addr()?) => world?,
-    };
-    node::run(config, world, listener, ready, shutdown).await?;
+    let (basics, (waiting, shown)) = (Basics::of_this_machine(), node::waiting());
+    let api = listener.local_addr()?;
+    let open = World::open(&config, &basics, waiting, api);
+    node::run(config.clone(), basics.clone(), shown, open, listener, ready, shutdown).await?;
     info!("stopped");
     Ok(())
 }

@@ -16,6 +16,9 @@ pub(super) const VERSION_MAX: u16 = 1;
 /// Longest a handshake may take, from the connection to the first sealed message.
 pub(super) const HANDSHAKE: Duration = Duration::from_secs(2);
 
+/// In the place of a cluster's id: the node waits for its cluster.
+pub(super) const NO_CLUSTER: u128 = 0;
+
 /// One side of a connection, as it presents itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) struct Hello {
@@ -23,12 +26,14 @@ pub(super) struct Hello {
     pub version_min: u16,
     /// Highest version it speaks.
     pub version_max: u16,
-    /// Its cluster.
+    /// Its cluster; [`NO_CLUSTER`] while it has none.
     pub cluster: u128,
     /// Who it is.
     pub node: NodeId,
     /// Whom it means to talk to, so that both sides know it if it is someone else.
     pub to: NodeId,
+    /// It has no cluster and was told to found one: whether it may is being found out.
+    pub is_founding: bool,
 }
 
 impl Hello {
@@ -59,6 +64,9 @@ pub enum Refusal {
         /// The other's.
         theirs: u128,
     },
+    /// One of the two has no cluster yet.
+    #[error("one of the two nodes waits for its cluster")]
+    Waiting,
     /// No version of the protocol is spoken by both.
     #[error("it speaks versions {} to {} of the protocol, this node {} to {}: upgrade one release at a time",
         theirs.0, theirs.1, own.0, own.1)]
@@ -100,6 +108,7 @@ impl Refusal {
             Self::Secret => "secret",
             Self::Protocol => "protocol",
             Self::Cluster { .. } => "cluster",
+            Self::Waiting => "waiting",
             Self::Version { .. } => "version",
             Self::Node { .. } => "node",
             Self::OwnId(_) => "own_id",
@@ -113,6 +122,9 @@ impl Refusal {
 
 /// The version that both speak, or why they do not go on.
 pub(super) fn judge(own: &Hello, theirs: &Hello) -> Result<u16, Refusal> {
+    if own.cluster == NO_CLUSTER || theirs.cluster == NO_CLUSTER {
+        return Err(Refusal::Waiting);
+    }
     if own.cluster != theirs.cluster {
         return Err(Refusal::Cluster {
             own: own.cluster,
@@ -150,6 +162,7 @@ mod tests {
         cluster: 0x00c0_ffee,
         node: 1,
         to: 2,
+        is_founding: false,
     };
     const TWO: Hello = Hello { node: 2, to: 1, ..ONE };
 
@@ -169,10 +182,11 @@ mod tests {
             cluster: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
             node: 7,
             to: u64::MAX,
+            is_founding: true,
         };
         let golden = [
             1, 172, 2, 144, 158, 184, 232, 192, 225, 130, 133, 137, 144, 156, 176, 208, 128, 193, 129, 130, 2, 7, 255,
-            255, 255, 255, 255, 255, 255, 255, 255, 1,
+            255, 255, 255, 255, 255, 255, 255, 255, 1, 1,
         ];
         assert_eq!(hello.encode(), golden);
         let later = [&golden[..], &[9, 9]].concat();
@@ -212,6 +226,11 @@ mod tests {
                 theirs: 5
             }
         );
+        let waiting = Hello {
+            cluster: NO_CLUSTER,
+            ..later
+        };
+        assert_eq!(refusal(&ONE, &waiting), Refusal::Waiting);
         let moved = Hello { node: 3, ..TWO };
         assert_eq!(refusal(&ONE, &moved), Refusal::Node { wanted: 2, found: 3 });
         let copy = Hello { node: 1, ..TWO };

@@ -2,7 +2,8 @@
 //!
 //! # Map
 //! `client.rs` is the way out: `link.rs` makes and keeps the connection to one peer, `calls.rs` holds the calls on it. `server.rs`
-//! is the way in: `door.rs` bounds the connections, `requests.rs` holds what is being done on one. Below them `wire.rs` carries frames
+//! is the way in: `door.rs` bounds the connections, `requests.rs` holds what is being done on one. Before a node serves,
+//! `greeter.rs` says who is here and asks others the same. Below them `wire.rs` carries frames
 //! (`frame.rs`) over a sealed session (`session.rs`, begun by a `hello.rs`), over a stream (`transport.rs`). `offset.rs`
 //! estimates how far the peers' clocks are off.
 //!
@@ -25,6 +26,7 @@ mod calls;
 mod client;
 mod door;
 mod frame;
+mod greeter;
 mod hello;
 mod link;
 #[cfg(test)]
@@ -39,6 +41,7 @@ mod wire;
 
 pub use client::{Parts, Peers};
 pub use frame::Breach;
+pub use greeter::{Greeter, Greeting, Peer};
 pub use hello::Refusal;
 pub use observe::{NetObserve, Side};
 pub use offset::Offset;
@@ -115,6 +118,7 @@ impl Local {
             cluster: self.cluster,
             node: self.node,
             to,
+            is_founding: false,
         }
     }
 

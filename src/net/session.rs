@@ -54,6 +54,28 @@ pub(super) async fn initiate<S>(
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
+    let (noise, peer) = exchange(stream, own, key, random).await?;
+    Ok(session(noise, judge(own, &peer)?, peer))
+}
+
+/// Only asks who is there.
+pub(super) async fn ask<S>(stream: &mut S, own: &Hello, key: &Key, random: Arc<dyn Entropy>) -> Result<Hello, Refusal>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    Ok(exchange(stream, own, key, random).await?.1)
+}
+
+/// Sends this node's hello and reads the other's.
+async fn exchange<S>(
+    stream: &mut S,
+    own: &Hello,
+    key: &Key,
+    random: Arc<dyn Entropy>,
+) -> Result<(HandshakeState, Hello), Refusal>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
     let mut noise = builder(key, random)
         .build_initiator()
         .expect("the pattern needs no more");
@@ -63,7 +85,7 @@ where
         return Err(Refusal::Secret);
     }
     let peer = open(&mut noise, &answer)?;
-    Ok(session(noise, judge(own, &peer)?, peer))
+    Ok((noise, peer))
 }
 
 /// Takes a connection under any of `keys`. `own` says who is here; whom it talks to is learnt.
@@ -73,6 +95,33 @@ pub(super) async fn respond<S>(
     keys: &[Key],
     random: &Arc<dyn Entropy>,
 ) -> Result<Session, Refusal>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (noise, own, peer) = answer(stream, own, keys, random).await?;
+    Ok(session(noise, judge(&own, &peer)?, peer))
+}
+
+/// Only says who is here, and learns who asks.
+pub(super) async fn tell<S>(
+    stream: &mut S,
+    own: &Hello,
+    keys: &[Key],
+    random: &Arc<dyn Entropy>,
+) -> Result<Hello, Refusal>
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    Ok(answer(stream, own, keys, random).await?.2)
+}
+
+/// Reads the other's hello and sends this node's.
+async fn answer<S>(
+    stream: &mut S,
+    own: &Hello,
+    keys: &[Key],
+    random: &Arc<dyn Entropy>,
+) -> Result<(HandshakeState, Hello, Hello), Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -91,7 +140,7 @@ where
     let own = Hello { to: peer.node, ..*own };
     // Told also to whom is refused: it judges by it as well.
     write(stream, &mut noise, &own).await?;
-    Ok(session(noise, judge(&own, &peer)?, peer))
+    Ok((noise, own, peer))
 }
 
 fn builder(key: &Key, random: Arc<dyn Entropy>) -> Builder<'_> {

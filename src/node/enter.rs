@@ -1,6 +1,8 @@
-//! How a node gets to know who it is: from its data directory, by giving birth to a cluster, or by joining one.
+//! How a node gets to know who it is: from its data directory, by joining a cluster, or by founding one.
 //!
-//! Joining waits for gossip to show the cluster; the identity is kept before anything else is written.
+//! A node without data that others could reach waits: for gossip to show a cluster, which it joins, or for `xcron cluster
+//! init`, by which it founds one (`found.rs`). No setting founds a cluster; only a node that nobody else can reach is one by
+//! itself. The identity is kept before anything else is written.
 
 use std::fs;
 use std::io::{self, Write};
@@ -12,13 +14,19 @@ use std::time::Duration;
 
 use tokio::sync::watch;
 
+use super::found::{Asking, may_found};
+use super::front::Waiting;
+use super::world::PeerWorld;
 use crate::clock::Clock;
+use crate::cluster::init::{Founded, InitError, Wish};
 use crate::config::Config;
 use crate::core::command::COMMANDS;
 use crate::entropy::Entropy;
 use crate::id::{GroupCount, NodeId};
 use crate::identity::{DataDirectory, Home, Identity, IdentityError, fresh_node_id};
 use crate::membership::{self, ClusterView, Facts, Membership, MembershipError, Network, Observer, Twin};
+use crate::net::{self, Dial, Greeter, Greeting};
+use crate::readiness::Readiness;
 use crate::secret::{ClusterSecret, SecretError};
 
 /// How long a node that comes back waits to hear from others, in milliseconds: they may all be starting.
@@ -27,6 +35,8 @@ const HEARD_MS: u64 = 1_500;
 const TWIN_SILENT_MS: u64 = 3_000;
 /// How often a node that comes back looks.
 const HEARD_LOOK: Duration = Duration::from_millis(100);
+/// How long a node without data listens at its peer port before it may found a cluster.
+const LISTEN: Duration = Duration::from_secs(3);
 /// How often a node that waits for its cluster says so.
 const SAY_AGAIN: Duration = Duration::from_secs(10);
 
@@ -90,23 +100,35 @@ impl EnterError {
 }
 
 /// Who the node is, and what gossip shows it.
-pub struct Entered {
+pub struct Entered<P> {
     /// Its identity, kept.
     pub identity: Identity,
     /// The nodes.
     pub view: watch::Receiver<Arc<ClusterView>>,
-    /// Gossip and the secret, unless the node is alone.
-    pub gossip: Option<(Membership, ClusterSecret)>,
+    /// The way to the other nodes, unless the node is alone.
+    pub peers: Option<PeerWorld<P>>,
+}
+
+/// How a node reaches others before it knows who they are.
+pub struct Doorway<P> {
+    /// What all nodes of the cluster know.
+    pub secret: ClusterSecret,
+    /// Makes connections to peers.
+    pub dialer: Arc<dyn Dial>,
+    /// Takes connections of peers.
+    pub listener: P,
 }
 
 /// What a node is given to find out who it is.
-pub struct Entrance<'a> {
+pub struct Entrance<'a, P> {
     /// Its settings.
     pub config: &'a Config,
     /// What keeps its identity.
     pub home: &'a dyn Home,
-    /// What all nodes of the cluster know; needed with `config.peer_listen`.
-    pub secret: Option<ClusterSecret>,
+    /// The way to others; there is one exactly with `config.peer_listen`.
+    pub doorway: Option<Doorway<P>>,
+    /// Where it says that it waits, and is told to found a cluster.
+    pub waiting: Waiting,
     /// Where its API is.
     pub api: SocketAddr,
     /// Wall and monotonic time.
@@ -120,33 +142,97 @@ pub struct Entrance<'a> {
 }
 
 /// Finds out who the node is.
-pub async fn enter(entrance: Entrance<'_>) -> Result<Entered, EnterError> {
+pub async fn enter<P: net::Listen>(entrance: Entrance<'_, P>) -> Result<Entered<P>, EnterError> {
     let Entrance {
         config, home, entropy, ..
-    } = entrance;
-    let is_joining = !config.join.0.is_empty();
+    } = &entrance;
     let known = match home.identity()? {
-        Some(identity) => Some(identity),
-        None if is_joining => None,
-        None => {
+        None if founds_by_itself(config) => {
             let identity = Identity::founding(config.groups, entropy.as_ref());
             home.keep(&identity)?;
             Some(identity)
         }
+        known => known,
     };
     let node = known
         .as_ref()
         .map_or_else(|| fresh_node_id(entropy.as_ref()), |known| known.node);
     let facts = own_facts(config, node, known.as_ref(), entrance.api);
-    let Some((peer, secret)) = config.peer_listen.0.zip(entrance.secret) else {
-        let identity = known.expect("settings that join without peer_listen are refused");
-        return Ok(Entered {
-            view: alone(facts),
-            identity,
-            gossip: None,
-        });
+    if config.peer_listen.0.is_some() {
+        among_others(entrance, known, facts).await
+    } else {
+        without_others(entrance, known, facts).await
+    }
+}
+
+/// Whether a node without data is a cluster by itself: only one that no setting means to have others beside it, and whose API
+/// is for this machine alone. Any other may be one of a cluster that has lost its disk, and waits to be told.
+fn founds_by_itself(config: &Config) -> bool {
+    config.peer_listen.0.is_none()
+        && config.join.0.is_empty()
+        && config.secret_file == Path::new("")
+        && config.listen.ip().to_canonical().is_loopback()
+}
+
+/// A node that has no peer port.
+async fn without_others<P>(
+    entrance: Entrance<'_, P>,
+    known: Option<Identity>,
+    facts: Facts,
+) -> Result<Entered<P>, EnterError> {
+    let Entrance {
+        config,
+        home,
+        mut waiting,
+        entropy,
+        api,
+        ..
+    } = entrance;
+    let identity = match known {
+        Some(identity) => identity,
+        None => loop {
+            waiting.readiness.send_replace(waits(api));
+            let wish = waiting.wishes.next().await;
+            let identity = Identity {
+                node: facts.node,
+                ..Identity::founding(config.groups, entropy.as_ref())
+            };
+            if answer_wish(wish, home, &identity, Ok(Vec::new())) {
+                break identity;
+            }
+        },
     };
-    let clock = entrance.clock;
+    entered(waiting, &identity);
+    let facts = Facts {
+        cluster: Some(identity.cluster),
+        groups: Some(identity.groups),
+        ..facts
+    };
+    Ok(Entered {
+        view: alone(facts),
+        identity,
+        peers: None,
+    })
+}
+
+/// A node that others can reach.
+async fn among_others<P: net::Listen>(
+    entrance: Entrance<'_, P>,
+    known: Option<Identity>,
+    facts: Facts,
+) -> Result<Entered<P>, EnterError> {
+    let Entrance { config, clock, .. } = entrance;
+    let doorway = config.peer_listen.0.zip(entrance.doorway);
+    let (peer, doorway) = doorway.expect("there is a doorway with peer_listen");
+    let Doorway {
+        secret,
+        dialer,
+        listener,
+    } = doorway;
+    let node = facts.node;
+    let cluster = known.as_ref().map(|known| known.cluster);
+    let greeting = Greeting::new(node, cluster, secret.clone(), entrance.entropy.clone());
+    let greeter = Greeter::start(listener, greeting.clone());
     let membership = Membership::start(membership::Parts {
         facts,
         listen: peer,
@@ -155,26 +241,165 @@ pub async fn enter(entrance: Entrance<'_>) -> Result<Entered, EnterError> {
         incarnation: clock.wall_ms(),
         interval: membership::GOSSIP_INTERVAL,
         clock: clock.clone(),
-        entropy,
-        network: entrance.network,
+        entropy: entrance.entropy.clone(),
+        network: entrance.network.clone(),
         observer: entrance.observer,
     })
     .await?;
+    let mut waiting = entrance.waiting;
     let identity = if let Some(identity) = known {
         expect_no_twin(&mut membership.view(), clock.as_ref()).await?;
         identity
     } else {
-        let (cluster, groups) = find_cluster(&membership, &config.join.0).await?;
-        let identity = Identity::joining(node, cluster, groups);
-        home.keep(&identity)?;
-        membership.adopt(cluster, groups)?;
+        let wait = Wait {
+            config,
+            home: entrance.home,
+            node,
+            api: entrance.api,
+            entropy: entrance.entropy.as_ref(),
+            network: &entrance.network,
+            membership: &membership,
+            greeting: &greeting,
+            dialer: dialer.as_ref(),
+            clock: clock.as_ref(),
+            began: clock.monotonic(),
+        };
+        let identity = wait.run(&mut waiting).await?;
+        membership.adopt(identity.cluster, identity.groups)?;
+        greeting.set_cluster(identity.cluster);
         identity
     };
+    entered(waiting, &identity);
     Ok(Entered {
         identity,
         view: membership.view(),
-        gossip: Some((membership, secret)),
+        peers: Some(PeerWorld {
+            membership,
+            secret,
+            dialer,
+            listener: greeter,
+        }),
     })
+}
+
+/// From now on the node is reading its disk, and a member.
+fn entered(waiting: Waiting, identity: &Identity) {
+    waiting.readiness.send_replace(Readiness::Starting);
+    waiting.wishes.entered(identity.cluster);
+}
+
+/// What a node tells that waits for its cluster.
+fn waits(api: SocketAddr) -> Readiness {
+    Readiness::NotReady(format!(
+        "waiting for a cluster: no node of --join that is in one has answered. If this is the first start of a new cluster, \
+         tell one of its nodes, once: xcron cluster init --api http://{api}"
+    ))
+}
+
+/// Keeps the identity of a cluster that may be founded, and tells whoever wished for it. True if it is founded.
+fn answer_wish(wish: Wish, home: &dyn Home, identity: &Identity, may: Result<Vec<String>, InitError>) -> bool {
+    let founded = may.and_then(|silent| {
+        let kept = home.keep(identity);
+        kept.map_err(|error| InitError::Failed(error.to_string()))?;
+        Ok(Founded {
+            cluster: identity.cluster,
+            node: identity.node,
+            silent,
+        })
+    });
+    let is_founded = founded.is_ok();
+    match &founded {
+        Ok(founded) => tracing::info!(
+            cluster = format!("{:032x}", founded.cluster),
+            silent = founded.silent.join(","),
+            "a cluster is founded, by the wish of `xcron cluster init`"
+        ),
+        Err(error) => tracing::warn!(%error, "no cluster is founded"),
+    }
+    // Whoever wished may be gone: asked again, the node says that it is a member.
+    let _ = wish.send(founded);
+    is_founded
+}
+
+/// A node without data, among others.
+struct Wait<'a> {
+    config: &'a Config,
+    home: &'a dyn Home,
+    node: NodeId,
+    api: SocketAddr,
+    entropy: &'a dyn Entropy,
+    network: &'a Arc<dyn Network>,
+    membership: &'a Membership,
+    greeting: &'a Greeting,
+    dialer: &'a dyn Dial,
+    clock: &'a dyn Clock,
+    began: Duration,
+}
+
+impl Wait<'_> {
+    /// Waits for a cluster to join, or for the wish to found one, whichever comes first.
+    async fn run(&self, waiting: &mut Waiting) -> Result<Identity, EnterError> {
+        loop {
+            let wish = tokio::select! {
+                biased;
+                found = self.find_cluster(&waiting.readiness) => {
+                    let (cluster, groups) = found?;
+                    let identity = Identity::joining(self.node, cluster, groups);
+                    self.home.keep(&identity)?;
+                    return Ok(identity);
+                }
+                wish = waiting.wishes.next() => wish,
+            };
+            // Who calls a member that is gone does so about once a second.
+            let listened = self.clock.monotonic().saturating_sub(self.began);
+            tokio::time::sleep(LISTEN.saturating_sub(listened)).await;
+            let heard = self
+                .membership
+                .view()
+                .borrow()
+                .live()
+                .map(|member| member.facts.peer)
+                .collect();
+            let may = may_found(&Asking {
+                node: self.node,
+                greeting: self.greeting,
+                dialer: self.dialer,
+                network: self.network,
+                join: &self.config.join.0,
+                heard,
+            })
+            .await;
+            let identity = Identity {
+                node: self.node,
+                ..Identity::founding(self.config.groups, self.entropy)
+            };
+            if answer_wish(wish, self.home, &identity, may) {
+                return Ok(identity);
+            }
+            self.greeting.set_founding(false);
+        }
+    }
+
+    async fn find_cluster(&self, readiness: &watch::Sender<Readiness>) -> Result<(u128, GroupCount), EnterError> {
+        let mut view = self.membership.view();
+        readiness.send_replace(waits(self.api));
+        loop {
+            let clusters = view.borrow_and_update().clusters();
+            match clusters.first() {
+                Some(found) if clusters.len() == 1 => return Ok(*found),
+                Some(_) => return Err(EnterError::TwoClusters(clusters.len())),
+                None => {}
+            }
+            if tokio::time::timeout(SAY_AGAIN, view.changed()).await.is_err() {
+                tracing::warn!(
+                    join = self.config.join.to_string(),
+                    "no cluster has answered yet: are these the --peer-listen addresses of its nodes, and is the secret the \
+                     same? If this is the first start of a new cluster: xcron cluster init --api http://{}",
+                    self.api
+                );
+            }
+        }
+    }
 }
 
 /// Waits until the others have told whether this node's id is alive elsewhere; two processes with one id would count twice. A
@@ -222,24 +447,6 @@ fn own_facts(config: &Config, node: NodeId, known: Option<&Identity>, api: Socke
 /// The view of a node that has no peers: itself.
 fn alone(facts: Facts) -> watch::Receiver<Arc<ClusterView>> {
     watch::channel(Arc::new(ClusterView::alone(facts))).1
-}
-
-async fn find_cluster(membership: &Membership, seeds: &[String]) -> Result<(u128, GroupCount), EnterError> {
-    let mut view = membership.view();
-    loop {
-        let clusters = view.borrow_and_update().clusters();
-        match clusters.first() {
-            Some(found) if clusters.len() == 1 => return Ok(*found),
-            Some(_) => return Err(EnterError::TwoClusters(clusters.len())),
-            None => {}
-        }
-        if tokio::time::timeout(SAY_AGAIN, view.changed()).await.is_err() {
-            tracing::warn!(
-                seeds = seeds.join(","),
-                "no cluster has answered yet: are these the --peer-listen addresses of its nodes, and is the secret the same?"
-            );
-        }
-    }
 }
 
 /// Reads the secret from its file; a node that founds a cluster makes one if there is none.

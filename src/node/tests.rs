@@ -54,6 +54,11 @@ impl Deliver for Arc<Targets> {
     }
 }
 
+/// The world of a node that is alone.
+async fn open(config: &Config) -> Result<World<tokio::net::TcpListener>, NodeError> {
+    World::open(config, &Basics::of_this_machine(), waiting().0, config.listen).await
+}
+
 struct Fixture {
     directory: tempfile::TempDir,
     targets: Arc<Targets>,
@@ -83,7 +88,7 @@ impl Fixture {
             ..Config::default()
         };
         let mut world = loop {
-            match World::open(&config, config.listen).await {
+            match open(&config).await {
                 Ok(world) => break world,
                 // The locks on the directory go with the last task of the node before.
                 Err(error) if error.to_string().contains("in use") => {
@@ -277,10 +282,7 @@ async fn a_group_count_is_fixed_at_birth() {
         groups: groups(count),
         ..Config::default()
     };
-    let open = async |groups| {
-        let config = config(groups);
-        World::open(&config, config.listen).await.expect("opens")
-    };
+    let open = async |groups| open(&config(groups)).await.expect("opens");
     drop(open(8).await);
     assert_eq!(open(16).await.identity.groups, groups(8));
 }

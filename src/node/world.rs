@@ -14,15 +14,38 @@ use crate::identity::{DataDirectory, Home, Identity};
 use crate::limits::{ACCEPT_BACKLOG, IDLE_PER_TARGET_MAX};
 use crate::membership::{ClusterView, Membership, UdpNetwork};
 use crate::metrics::Metrics;
-use crate::net::{self, Dial, TcpDial};
+use crate::net::{Dial, Greeter, TcpDial};
 use crate::node::NodeError;
-use crate::node::enter::{self, Entered, Entrance};
+use crate::node::enter::{self, Doorway, Entered, Entrance};
+use crate::node::front::Waiting;
 use crate::node::observers::GossipMetrics;
 use crate::raft;
 use crate::secret::ClusterSecret;
 use crate::store::fjall_kv::FjallKv;
 use crate::store::{Kv, Spools};
 use crate::wal;
+
+/// What a node has before it knows who it is.
+#[derive(Clone)]
+pub struct Basics {
+    /// Wall and monotonic time.
+    pub clock: Arc<dyn Clock>,
+    /// Random numbers.
+    pub entropy: Arc<dyn Entropy>,
+    /// Where everything is counted.
+    pub metrics: Arc<Metrics>,
+}
+
+impl Basics {
+    /// This machine's.
+    pub fn of_this_machine() -> Self {
+        Self {
+            clock: Arc::new(SystemClock::default()),
+            entropy: Arc::new(SystemEntropy::default()),
+            metrics: Arc::default(),
+        }
+    }
+}
 
 /// Everything outside the node. `P` is where its peers' connections come from.
 pub struct World<P> {
@@ -71,44 +94,44 @@ pub struct PeerWorld<P> {
     pub secret: ClusterSecret,
     /// Makes connections to peers.
     pub dialer: Arc<dyn Dial>,
-    /// Takes connections of peers.
-    pub listener: P,
+    /// Answers at the peer port until the node serves.
+    pub listener: Greeter<P>,
 }
 
 impl World<TcpListener> {
-    /// The real world: this machine's clock, network and the configured data directory. For a node that joins a cluster,
-    /// waits until that cluster is found.
-    pub async fn open(config: &Config, api: SocketAddr) -> Result<Self, NodeError> {
-        let clock = Arc::new(SystemClock::default());
-        let entropy = Arc::new(SystemEntropy::default());
+    /// The real world: this machine's clock, network and the configured data directory. A node without data waits here until
+    /// it is in a cluster.
+    pub async fn open(config: &Config, basics: &Basics, waiting: Waiting, api: SocketAddr) -> Result<Self, NodeError> {
+        let Basics {
+            clock,
+            entropy,
+            metrics,
+        } = basics.clone();
         let deliver = HttpDeliver::new(&DeliverOptions {
             timeout_ms: config.fire.timeout_ms,
             connect_timeout_ms: config.fire.connect_timeout_ms,
             idle_per_target: (config.fire.in_flight_per_target_max as usize).min(IDLE_PER_TARGET_MAX),
             extra_roots_pem: None,
         })?;
-        let metrics = Arc::new(Metrics::default());
         let data = DataDirectory::open(&config.data)?;
         if config.rejoin
             && let Some(aside) = data.set_aside(clock.wall_ms() / 1_000)?
         {
             tracing::warn!(directory = %aside.display(), "the old data was set aside; this node starts as a new one");
         }
-        let listener = match config.peer_listen.0 {
+        let doorway = match config.peer_listen.0 {
             None => None,
-            Some(address) => {
-                let bound = listen(address).map_err(|error| NodeError::PeerListen { address, error })?;
-                Some(bound)
-            }
+            Some(address) => Some(Doorway {
+                listener: listen(address).map_err(|error| NodeError::PeerListen { address, error })?,
+                secret: enter::secret(config, &data, entropy.as_ref())?,
+                dialer: Arc::new(TcpDial),
+            }),
         };
-        let secret = match listener {
-            None => None,
-            Some(_) => Some(enter::secret(config, &data, entropy.as_ref())?),
-        };
-        let Entered { identity, view, gossip } = enter::enter(Entrance {
+        let Entered { identity, view, peers } = enter::enter(Entrance {
             config,
             home: &data,
-            secret,
+            doorway,
+            waiting,
             api,
             clock: clock.clone(),
             entropy: entropy.clone(),
@@ -124,12 +147,6 @@ impl World<TcpListener> {
         };
         let kv = Arc::new(FjallKv::open(&data.state(), config.store.cache_bytes)?);
         let spools = Arc::new(data.open_spools()?);
-        let peers = gossip.zip(listener).map(|((membership, secret), listener)| PeerWorld {
-            membership,
-            secret,
-            dialer: Arc::new(TcpDial) as Arc<dyn net::Dial>,
-            listener,
-        });
         Ok(Self {
             clock,
             entropy,

@@ -1,6 +1,7 @@
 //! A cluster of real processes on loopback: any node serves any call, every task fires once, and no fault of a node makes
 //! the cluster lose, hurry or, but for what was on its way, repeat a fire.
 
+mod founding;
 mod load;
 mod moves;
 mod strangers;

@@ -153,7 +153,9 @@ impl Dev {
     async fn start(&mut self) -> anyhow::Result<()> {
         for number in 1..=self.nodes.count() {
             print(&format!("node {number} starts on {} ... ", self.nodes.api(number)))?;
-            self.nodes.start(number)?;
+            if self.nodes.start(number)? {
+                self.nodes.found(number).await?;
+            }
             self.nodes.ready(number).await?;
             print("ready\n")?;
         }

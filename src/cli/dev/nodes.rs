@@ -83,13 +83,13 @@ impl Nodes {
         running
     }
 
-    /// Starts a node that does not run.
-    pub fn start(&mut self, number: usize) -> anyhow::Result<()> {
+    /// Starts a node that does not run. True if it is the one that is to found the cluster.
+    pub fn start(&mut self, number: usize) -> anyhow::Result<bool> {
         let index = number - 1;
         let others: Vec<String> = self.nodes.iter().map(|node| node.peer.to_string()).collect();
         let others = others.into_iter().enumerate().filter(|(other, _)| *other != index);
         let others: Vec<String> = others.map(|(_, peer)| peer).collect();
-        // The first node founds the cluster, and makes its secret.
+        // The first node makes the secret, and is told to found the cluster.
         let secret = self.nodes[0].data.join(SECRET);
         let node = &mut self.nodes[index];
         let is_founder = index == 0 && !node.data.exists();
@@ -122,7 +122,24 @@ impl Nodes {
             command.env_remove(name);
         }
         node.process = Some(command.spawn().context("cannot start a node")?);
-        Ok(())
+        Ok(is_founder)
+    }
+
+    /// Tells a node that waits to found the cluster.
+    pub async fn found(&mut self, number: usize) -> anyhow::Result<()> {
+        let url = format!("{}/v1/cluster/init", self.api(number));
+        let founding = async {
+            while let Err(error) = client::call(&url, Method::POST).await {
+                if !self.running().contains(&number) {
+                    return Err(error);
+                }
+                sleep(LOOK).await;
+            }
+            Ok(())
+        };
+        timeout(READY, founding)
+            .await
+            .with_context(|| format!("node {number} founds no cluster within {} s", READY.as_secs()))?
     }
 
     /// Waits until a node that was started serves.

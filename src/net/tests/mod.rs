@@ -21,6 +21,7 @@ use crate::limits::PEER_MESSAGE_BYTES_MAX;
 
 mod calling;
 mod failing;
+mod greeting;
 mod handshake;
 mod hostile;
 
@@ -217,6 +218,7 @@ fn hello(from: NodeId, to: NodeId) -> Hello {
         cluster: CLUSTER,
         node: from,
         to,
+        is_founding: false,
     }
 }
 

@@ -56,7 +56,7 @@ async fn a_fire_that_waits_its_turn_outlives_a_clock_set_back() {
         ..Config::default()
     };
     config.fire.in_flight_per_target_max = 1;
-    let mut world = World::open(&config, config.listen).await.expect("opens");
+    let mut world = open(&config).await.expect("opens");
     let clock = Arc::new(SetClock(SystemClock::default(), AtomicI64::new(0)));
     let gate = Arc::new(Gate::default());
     world.clock = clock.clone();

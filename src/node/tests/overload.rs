@@ -39,7 +39,7 @@ async fn past_its_bound_a_group_refuses_with_1009_and_a_time_to_come_back() {
         groups: GroupCount::new(1).expect("a divisor"),
         ..Config::default()
     };
-    let world = World::open(&config, config.listen).await.expect("opens");
+    let world = open(&config).await.expect("opens");
     let node = Node::start(config, world).await.expect("starts");
     node.all_led().await;
     let app = api::app(api_of(&node));

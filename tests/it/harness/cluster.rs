@@ -12,7 +12,7 @@ use bytes::Bytes;
 use hyper::{Method, StatusCode};
 use tokio::sync::{Mutex, MutexGuard};
 
-use super::client::Client;
+use super::client::{Client, Reply};
 use super::node::{Launch, Node, Place};
 use super::view::View;
 use super::{PATIENCE, POLL, eventually};
@@ -45,6 +45,36 @@ pub struct Cluster {
 impl Cluster {
     /// A cluster of so many nodes that has come to rest.
     pub async fn start(nodes: usize) -> Self {
+        let mut cluster = Self::waiting(nodes).await;
+        // One is told to found the cluster; the others find it.
+        cluster.found(0).await;
+        for index in 0..nodes {
+            cluster.ready(index).await;
+        }
+        cluster.at_rest().await;
+        cluster
+    }
+
+    /// Tells a node that waits to found the cluster, as `xcron cluster init` does.
+    pub async fn found(&mut self, index: usize) {
+        eventually(&format!("node {index} founds a cluster"), async || {
+            let reply = self.init(index).await?;
+            (reply.status == StatusCode::OK).then_some(())
+        })
+        .await;
+    }
+
+    /// Asks a node once to found a cluster.
+    pub async fn init(&self, index: usize) -> Option<Reply> {
+        let mut client = self.client(index);
+        client
+            .request(Method::POST, "/v1/cluster/init", Bytes::new())
+            .await
+            .ok()
+    }
+
+    /// So many nodes that wait for a cluster, since none was told to found one.
+    pub async fn waiting(nodes: usize) -> Self {
         let turn = TURNS.lock().await;
         let place = Place::new();
         let secret = place.path("secret");
@@ -55,9 +85,12 @@ impl Cluster {
             place,
             _turn: turn,
         };
-        // The first one gives birth to the cluster; the others find it.
-        cluster.grow(1).await;
-        cluster.grow(nodes - 1).await;
+        for _ in 0..nodes {
+            cluster.enlist();
+        }
+        for index in 0..nodes {
+            cluster.spawn(index);
+        }
         cluster
     }
 
@@ -86,17 +119,22 @@ impl Cluster {
         self.members.len() - 1
     }
 
-    /// How a node is started that knows all others.
-    fn launch(&self, index: usize, secret: &std::path::Path) -> Launch {
+    /// How a node is started that knows nobody.
+    fn launch_alone(&self, index: usize, secret: &std::path::Path) -> Launch {
         let (member, name) = (&self.members[index], format!("node-{index}"));
         let (data, log) = (self.place.path(&name), self.place.path(&format!("{name}.log")));
-        let launch = Launch::new(&data, &log)
+        Launch::new(&data, &log)
             .listen(member.api)
             .set("groups", GROUPS)
             .argument("--peer-listen")
             .argument(&member.peer.to_string())
             .argument("--secret-file")
-            .argument(secret.to_str().expect("temporary paths are UTF-8"));
+            .argument(secret.to_str().expect("temporary paths are UTF-8"))
+    }
+
+    /// How a node is started that knows all others.
+    fn launch(&self, index: usize, secret: &std::path::Path) -> Launch {
+        let (launch, member) = (self.launch_alone(index, secret), &self.members[index]);
         let others = self.members.iter().filter(|other| other.peer != member.peer);
         let others: Vec<String> = others.map(|other| other.peer.to_string()).collect();
         if others.is_empty() {
@@ -110,6 +148,12 @@ impl Cluster {
     pub fn spawn(&mut self, index: usize) {
         assert!(self.members[index].node.is_none(), "node {index} runs already");
         self.members[index].node = Some(self.launch(index, &self.secret).spawn());
+    }
+
+    /// The same, with a start line that names no other node.
+    pub fn spawn_alone(&mut self, index: usize) {
+        assert!(self.members[index].node.is_none(), "node {index} runs already");
+        self.members[index].node = Some(self.launch_alone(index, &self.secret).spawn());
     }
 
     /// Starts a node with another secret beside the cluster; it is no member.
