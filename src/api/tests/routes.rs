@@ -161,7 +161,7 @@ async fn damage_in_a_stored_body_is_told_and_counted() {
         delivery: crate::core::task::Delivery::AtLeastOnce,
         revision: 1,
     };
-    let state = crate::core::task::TaskState::new(0, 0);
+    let state = crate::core::task::TaskState::new(0, crate::core::target::Target([0; 16]));
     let seen = Arc::new(Seen::default());
     let tasks = FakeTasks {
         view: Some(TaskView { spec, state }),
