@@ -121,7 +121,7 @@ impl AppliedHook for Nothing {
 }
 
 impl wal::Observe for Nothing {
-    fn synced(&self, _: usize, _: usize, _: Duration) {}
+    fn synced(&self, _: u64, _: usize, _: usize, _: Duration) {}
 }
 
 /// A node's disk, which outlives its replicas.
