@@ -6,6 +6,7 @@
 
 mod check;
 mod cluster;
+mod listen;
 mod load;
 mod show;
 
@@ -18,9 +19,11 @@ use serde::{Deserialize, Serialize};
 use crate::core::retry::RetryPolicy;
 use crate::id::GroupCount;
 use crate::limits::{GROUPS_DEFAULT, REPLICAS_DEFAULT, SHARDS};
+use crate::open_files::Shares;
 
 pub use check::{Invalid, Max};
 pub use cluster::{PeerListen, Seeds};
+pub use listen::{HostNames, NotAListen};
 pub use load::{Flags, LoadError, Loaded, Source, check_file};
 pub use show::show;
 
@@ -33,7 +36,9 @@ pub use show::show;
 #[serde(default, deny_unknown_fields)]
 pub struct Config {
     /// Address and port of the API; port 0 takes any free one
-    #[arg(id = "listen", long, env = "XCRON_LISTEN", required = false, value_name = "IP:PORT")]
+    #[arg(id = "listen", long, env = "XCRON_LISTEN", required = false, value_name = "IP:PORT",
+        value_parser = listen::parse)]
+    #[serde(deserialize_with = "listen::deserialize")]
     pub listen: SocketAddr,
     /// Let `listen` be an address that other machines reach; there is no authentication yet
     #[arg(id = "allow_remote", long = "allow-remote", env = "XCRON_ALLOW_REMOTE", required = false, value_name = "BOOL",
@@ -128,6 +133,33 @@ pub struct Config {
         value_name = "MS"
     )]
     pub header_timeout_ms: u64,
+    /// Time a client's connection to the API may stay idle between two requests
+    #[arg(
+        id = "keep_alive_ms",
+        long = "keep-alive-ms",
+        env = "XCRON_KEEP_ALIVE_MS",
+        required = false,
+        value_name = "MS"
+    )]
+    pub keep_alive_ms: u64,
+    /// Host names by which clients may call a node that listens on loopback, as behind a proxy; `.example.com` for all below
+    #[arg(
+        id = "allowed_hosts",
+        long = "allowed-hosts",
+        env = "XCRON_ALLOWED_HOSTS",
+        required = false,
+        value_name = "NAME[,NAME]"
+    )]
+    pub allowed_hosts: HostNames,
+    /// Time a stop may take, from the signal on: what runs then is cut, and done again by whoever leads next
+    #[arg(
+        id = "stop_timeout_ms",
+        long = "stop-timeout-ms",
+        env = "XCRON_STOP_TIMEOUT_MS",
+        required = false,
+        value_name = "MS"
+    )]
+    pub stop_timeout_ms: u64,
     /// How long finished and deleted tasks can be queried, and their ids stay taken
     #[arg(
         id = "retention_secs",
@@ -141,6 +173,14 @@ pub struct Config {
     #[arg(skip)]
     #[serde(skip)]
     pub rejoin: bool,
+    /// Whether `groups` was set by somebody: then data with another number is worth a warning.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub chose_groups: bool,
+    /// What each part of the node may have open: found at start, never set.
+    #[arg(skip)]
+    #[serde(skip)]
+    pub files: Shares,
     /// Table `[fire]`: callbacks.
     #[command(flatten)]
     pub fire: Fire,
@@ -322,8 +362,13 @@ impl Default for Config {
             connections_max: 10_000,
             request_timeout_ms: 10_000,
             header_timeout_ms: 5_000,
+            keep_alive_ms: 75_000,
+            allowed_hosts: HostNames::default(),
+            stop_timeout_ms: 8_000,
             retention_secs: 24 * 60 * 60,
             rejoin: false,
+            chose_groups: false,
+            files: Shares::default(),
             fire: Fire::default(),
             retry: Retry::default(),
             store: Store::default(),

@@ -21,6 +21,7 @@ pub mod membership;
 pub mod metrics;
 pub mod net;
 pub mod node;
+pub mod open_files;
 pub mod peer;
 pub mod placement;
 pub mod raft;

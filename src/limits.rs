@@ -49,6 +49,10 @@ pub const CLOCK_OFFSET_MS_MAX: u64 = 500;
 /// Connections that may wait to be accepted. With the usual 128, the clients of a burst see their first packet dropped and
 /// send it again after a whole second.
 pub const ACCEPT_BACKLOG: u32 = 4_096;
+/// Idle connections that are being closed for new ones at the same time: so many more than the bound are open then.
+pub const CONNECTIONS_LEAVING_MAX: usize = 16;
+/// Memory for the bodies of all requests together, in bytes, from their first byte to their answer.
+pub const REQUEST_BODIES_BYTES_MAX: usize = 64 << 20;
 /// Largest configuration file, in bytes.
 pub const CONFIG_BYTES_MAX: usize = 1 << 20;
 
@@ -59,5 +63,6 @@ pub const IDLE_PER_TARGET_MAX: usize = 1_024;
 
 const _: () = assert!(BODY_BYTES_MAX + URL_BYTES_MAX + CRON_BYTES_MAX + 1_024 < ENTRY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX < REQUEST_BYTES_MAX);
+const _: () = assert!(64 * REQUEST_BYTES_MAX <= REQUEST_BODIES_BYTES_MAX);
 const _: () = assert!(2 * ENTRY_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(SHARDS.is_multiple_of(GROUPS_DEFAULT));

@@ -11,7 +11,7 @@ fn main() -> ExitCode {
     match cli::run(std::env::args_os()) {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("xcron: {error:#}");
+            cli::report(&error);
             ExitCode::FAILURE
         }
     }

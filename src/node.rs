@@ -5,7 +5,6 @@
 mod enter;
 mod found;
 mod front;
-mod memory;
 mod observers;
 mod world;
 
@@ -30,6 +29,7 @@ use crate::fire::dispatch::{self, Dispatcher};
 use crate::fire::firing::{self, Firing};
 use crate::fire::queues::QueueLimits;
 use crate::fire::windows::Windows;
+use crate::id::GroupCount;
 use crate::identity::{Home, Identity, IdentityError, Stage};
 use crate::metrics::Metrics;
 use crate::net::{self, Peers};
@@ -46,15 +46,16 @@ use observers::{Answers, ApiMetrics, LogMetrics, PeerMetrics};
 
 pub use enter::{Doorway, EnterError, Entered, Entrance, enter};
 pub use front::{Shown, Waiting, waiting};
-pub use world::{Basics, LogWorld, PeerWorld, World, listen, note_damage};
+pub use world::{Basics, LogWorld, PeerWorld, World, listen};
 
 use front::Front;
-use memory::Memory;
 
 /// How long a node that was told to stop hands over what it leads.
 const HAND_OVER: Duration = Duration::from_secs(2);
 /// How long open requests may take to end after the node was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
+/// Time that is left for closing the groups, whatever a stop still waits for.
+const CLOSE: Duration = Duration::from_millis(500);
 /// How long an answer may take to leave after the router's deadline.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 /// How often a starting node looks whether every group has a leader.
@@ -122,9 +123,7 @@ pub async fn run<L: api::Listen, P: net::Listen>(
         }
         world = open => world?,
     };
-    let memory = world.peers.as_ref().map(|peers| peers.memory.clone());
-    let mut node = Node::start(config, world).await?;
-    node.home.note_sound()?;
+    let node = Node::start(config, world).await?;
     let (readiness, readiness_seen) = watch::channel(Readiness::Starting);
     front.show(node.api(readiness_seen));
     let serving = async {
@@ -137,13 +136,12 @@ pub async fn run<L: api::Listen, P: net::Listen>(
     let result = tokio::select! {
         biased;
         fault = node.failure.wait() => Err(NodeError::Fault(fault)),
-        error = forgotten(memory.as_ref(), node.home.as_ref()) => Err(error),
         twin = node.cluster.twin() => Err(EnterError::twin(node.groups.node(), &twin).into()),
-        () = &mut shutdown => Ok(()),
+        () = &mut shutdown => Ok(Reason::Told),
         never = serving => match never {},
         () = node.cluster.drained() => {
             tracing::info!("everything is handed over: this node ends");
-            Ok(())
+            Ok(Reason::Drained)
         }
     };
     let why = result
@@ -152,40 +150,25 @@ pub async fn run<L: api::Listen, P: net::Listen>(
         .map_or("the node is stopping".to_owned(), ToString::to_string);
     readiness.send_replace(Readiness::NotReady(why));
     node.metrics.set_ready(false);
-    if result.is_ok() {
-        // Others lead before this node falls silent. Its clients are served until then.
-        node.moving.shutdown().await;
-        node.cluster.hand_everything_over(HAND_OVER).await;
-        // At once, or the others hand back to a node that they take for the best.
-        node.cluster.say_goodbye().await;
-    }
-    let api = front.stop();
-    if result.is_ok() {
-        // An attempt ends by its own timeout at the latest. What is led elsewhere now cannot be recorded here.
-        let leads = node.groups.iter().any(|group| group.leads().is_some());
-        let longest = Duration::from_millis(node.config.fire.timeout_ms) + DRAIN;
-        node.firing.stop(if leads { longest } else { DRAIN }).await;
-        // Requests that are not answered by then are cut: their clients must take the outcome as unknown.
-        drop(tokio::time::timeout(DRAIN, api).await);
-        node.groups.shutdown().await;
+    let failure = node.failure.clone();
+    match &result {
+        Ok(reason) => node.stop(*reason, front).await,
+        Err(_) => drop(front.stop()),
     }
     // A fault in the middle of an ordered stop is a fault.
-    match node.failure.get() {
+    match failure.get() {
         Some(fault) => Err(NodeError::Fault(fault)),
-        None => result,
+        None => result.map(drop),
     }
 }
 
-/// Completes when other nodes have seen this one further on than it is, or when what it hears of them cannot be kept.
-async fn forgotten(memory: Option<&Memory>, home: &dyn Home) -> NodeError {
-    let Some(memory) = memory else {
-        return std::future::pending().await;
-    };
-    tokio::select! {
-        biased;
-        () = memory.until_superseded() => enter::mark_superseded(home).into(),
-        fault = memory.until_failed() => NodeError::Fault(fault),
-    }
+/// Why a node ends in order.
+#[derive(Clone, Copy, Debug)]
+enum Reason {
+    /// It was told to.
+    Told,
+    /// It was drained: it leads nothing and holds nothing any more.
+    Drained,
 }
 
 /// The parts of a running node that more than one function needs.
@@ -205,12 +188,13 @@ struct Node {
     _loops: JoinSet<()>,
     /// Placement.
     moving: JoinSet<()>,
-    home: Arc<dyn Home>,
+    _home: Arc<dyn Home>,
 }
 
 impl Node {
     /// Recovers what is on disk, starts the groups, their firing, and this node's part in the cluster.
     async fn start<P: net::Listen>(config: Config, mut world: World<P>) -> Result<Self, NodeError> {
+        warn_of_groups(&config, world.identity.groups);
         let metrics = world.metrics.clone();
         let failure = Failure::default();
         let windows = Windows::new(world.identity.groups, metrics.clone());
@@ -275,8 +259,38 @@ impl Node {
             firing,
             _loops: loops,
             moving,
-            home: world.home,
+            _home: world.home,
         })
+    }
+
+    /// Ends in order, within the time that the reason gives.
+    async fn stop(mut self, reason: Reason, front: Front) {
+        // An attempt ends by its own timeout at the latest.
+        let attempt = Duration::from_millis(self.config.fire.timeout_ms) + DRAIN;
+        let longest = match reason {
+            Reason::Told => Duration::from_millis(self.config.stop_timeout_ms),
+            Reason::Drained => HAND_OVER + attempt + DRAIN,
+        };
+        let end = self.clock.monotonic() + longest;
+        let left = || end.saturating_sub(self.clock.monotonic());
+        // Others lead before this node falls silent. Its clients are served until then.
+        self.moving.shutdown().await;
+        self.cluster.hand_everything_over(HAND_OVER.min(left())).await;
+        // At once, or the others hand back to a node that they take for the best.
+        self.cluster.say_goodbye().await;
+        let api = front.stop();
+        // What is led elsewhere now cannot be recorded here.
+        let leads = self.groups.iter().any(|group| group.leads().is_some());
+        let in_flight = if leads { attempt } else { DRAIN };
+        self.firing.stop(in_flight.min(left().saturating_sub(CLOSE))).await;
+        // Requests that are not answered by then are cut: their clients must take the outcome as unknown.
+        drop(tokio::time::timeout(DRAIN.min(left().saturating_sub(CLOSE)), api).await);
+        if tokio::time::timeout(left().max(CLOSE), self.groups.shutdown())
+            .await
+            .is_err()
+        {
+            tracing::warn!("the groups did not end in time: what they acknowledged is on disk");
+        }
     }
 
     /// Completes once every group has a leader.
@@ -331,7 +345,6 @@ fn peers<P>(world: &World<P>, metrics: &Arc<Metrics>) -> Option<(Arc<net::Local>
         clock: world.clock.clone(),
         entropy: world.entropy.clone(),
         observe: Arc::new(PeerMetrics(metrics.clone())),
-        memory: Arc::new(peers.memory.clone()),
     });
     let calls = Peers::new(net::Parts {
         local: local.clone(),
@@ -361,11 +374,10 @@ fn cluster_loops<P: net::Listen>(
         replicas,
         cluster: cluster.clone(),
     };
-    loops.spawn(peers.memory.clone().keep());
-    loops.spawn(peers.memory.follow(world.view.clone()));
+    let limits = net::DoorLimits::of_files(config.files.peers);
     loops.spawn(async move {
         if let Some(listener) = peers.listener.end().await {
-            net::serve(listener, local, Arc::new(answers), std::future::pending()).await;
+            net::serve(listener, local, Arc::new(answers), limits, std::future::pending()).await;
         }
     });
     loops.spawn(cluster.clone().publish());
@@ -383,6 +395,17 @@ fn cluster_loops<P: net::Listen>(
     moving.spawn(placement.run());
     moving.spawn(placement::let_lost_copies_go(groups.clone(), world.view.clone()));
     (loops, moving)
+}
+
+/// Says it when somebody set another number of groups than the cluster has.
+fn warn_of_groups(config: &Config, groups: GroupCount) {
+    if config.chose_groups && config.groups != groups {
+        tracing::warn!(
+            groups = groups.get(),
+            setting = config.groups.get(),
+            "the setting groups is without effect: this cluster was founded with another number, which stays"
+        );
+    }
 }
 
 /// From now on a log that is missing is lost, and a group that is missing lives elsewhere: neither must be made anew.
@@ -452,12 +475,8 @@ fn open_log<P>(world: &World<P>, metrics: &Arc<Metrics>, failure: &Failure) -> R
         segment_bytes: world.log.segment_bytes,
         ..wal::Options::default()
     };
-    let memory = world.peers.as_ref().map(|peers| peers.memory.clone());
-    let observe = Arc::new(LogMetrics(metrics.clone(), memory.clone()));
+    let observe = Arc::new(LogMetrics(metrics.clone()));
     let (wal, writer) = wal::open(world.log.files.clone(), options, world.clock.clone(), observe)?;
-    if let Some(memory) = memory {
-        memory.log_is_at(wal.recovered_lsn());
-    }
     let failure = failure.clone();
     let ended = move |error: Option<WalError>| {
         if let Some(error) = error {

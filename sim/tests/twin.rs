@@ -67,7 +67,7 @@ proptest! {
         let runtime = runtime.expect("a runtime");
         let disk = Disk::new(Dice::new(seed, "twin"));
         let open = |disk: &Disk| SimKv::new(disk.mount(), Arc::new(|_: &[Write]| {}));
-        let mut real = Some(FjallKv::open(directory.path(), 8 << 20).expect("an empty directory"));
+        let mut real = Some(FjallKv::open(directory.path(), 8 << 20, 900).expect("an empty directory"));
         let mut twin = open(&disk);
         let mut views = Vec::new();
         for step in steps {
@@ -89,7 +89,7 @@ proptest! {
                         prop_assert_eq!(everything(view.as_ref()), then);
                     }
                     drop(real.take());
-                    real = Some(FjallKv::open(directory.path(), 8 << 20).expect("it was left in order"));
+                    real = Some(FjallKv::open(directory.path(), 8 << 20, 900).expect("it was left in order"));
                     twin = open(&disk);
                 }
             }

@@ -3,17 +3,19 @@
 //! Used by `compat.rs` and `v1.rs`.
 
 use std::future::Future;
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::Request;
 use axum::http::Extensions;
-use bytes::Bytes;
 use hyper::header::EXPECT;
 use tokio::time::timeout;
 
-use super::body::{self, BodyError};
-use super::envelope::{MALFORMED, Refusal, TOO_LARGE, UNAVAILABLE};
+use super::bodies::Bodies;
+use super::body::{self, BodyError, Whole};
+use super::envelope::{LATE, MALFORMED, Refusal, TOO_LARGE, TOO_MANY, UNAVAILABLE};
 use super::server::RequestTimeout;
+use crate::clock::SystemClock;
 
 /// Whether a query string is content with any copy of the task.
 pub(super) fn is_stale(query: &str) -> Result<bool, Refusal> {
@@ -29,23 +31,34 @@ pub(super) fn is_stale(query: &str) -> Result<bool, Refusal> {
     }
 }
 
-/// The whole body.
-pub(super) async fn read(request: Request, limit: Option<Duration>) -> Result<Bytes, Refusal> {
+/// The whole body, and its room, which is to be kept until the request is answered.
+pub(super) async fn read(request: Request, limit: Option<Duration>) -> Result<Whole, Refusal> {
     let waits = request.headers().contains_key(EXPECT);
     let is_too_large = body::is_announced_too_large(request.body());
-    let bytes = match within(limit, body::read(request.into_body(), waits)).await {
-        Some(bytes) => bytes,
+    let bodies = request.extensions().get::<Bodies>().cloned();
+    // Without a server, as in tests, there is nobody to share with.
+    let bodies = bodies.unwrap_or_else(|| Bodies::new(Arc::new(SystemClock::default())));
+    let whole = match within(limit, body::read(request.into_body(), waits, bodies.begin())).await {
+        Some(whole) => whole,
         // What is still to come would not have been taken.
         None if is_too_large => Err(BodyError::TooLarge),
         None => {
             let within_ms = limit.unwrap_or_default().as_millis();
             let message = format!("the request's body did not arrive within {within_ms} ms; nothing was done");
-            return Err(Refusal::new(MALFORMED, message));
+            return Err(Refusal::new(LATE, message));
         }
     };
-    bytes.map_err(|error| match error {
-        BodyError::TooLarge => Refusal::new(TOO_LARGE, error.to_string()),
-        BodyError::Broken(_) => Refusal::new(MALFORMED, error.to_string()),
+    whole.map_err(|error| {
+        let message = error.to_string();
+        match error {
+            BodyError::TooLarge => Refusal::new(TOO_LARGE, message),
+            BodyError::NoRoom | BodyError::Stalled => Refusal {
+                code: TOO_MANY,
+                message,
+                retry_after_ms: Some(body::RETRY_AFTER_MS),
+            },
+            BodyError::Broken(_) => Refusal::new(MALFORMED, message),
+        }
     })
 }
 

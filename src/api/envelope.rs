@@ -10,6 +10,8 @@ use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 use serde_json::value::RawValue;
 
+use super::schedule::{ScheduleFields, TIMEZONE_DEFAULT};
+use crate::core::instant::rfc3339_ms;
 use crate::core::task::{Delivery, Schedule};
 use crate::entropy::Entropy;
 use crate::id::TaskId;
@@ -37,10 +39,17 @@ pub(super) const NOT_FOUND: u16 = 1008;
 pub(super) const TOO_MANY: u16 = 1009;
 /// The task has another revision by now. Only under `/v1`, where it is told as a problem.
 pub(super) const OUTDATED: u16 = 412;
+/// Not authorised.
+pub(super) const FORBIDDEN: u16 = 1011;
 /// The id is taken.
 pub(super) const CONFLICT: u16 = 1012;
 /// No such type of task.
 pub(super) const UNKNOWN_TYPE: u16 = 1020;
+
+/// The body did not come in time. Only under `/v1`; under `/xcron` it is [`MALFORMED`].
+pub(super) const LATE: u16 = 408;
+/// The latest instant that ten digits can say, in Unix seconds.
+const INSTANT_SECONDS_MAX: u64 = 9_999_999_999;
 
 /// Bytes an answer has besides its message and data.
 const ENVELOPE_BYTES: usize = 256;
@@ -157,6 +166,11 @@ struct TaskFields<'a> {
     create_time: String,
     r#type: u8,
     format: String,
+    /// These two only where `format` is not the whole truth.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    schedule: Option<ScheduleFields<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    at: Option<String>,
     run_count: u64,
     /// These two only where the client asked for it: the original has no such tasks.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -175,9 +189,17 @@ struct CallbackFields<'a> {
 impl<'a> TaskFields<'a> {
     fn new(view: &'a TaskView) -> Result<Self, Refusal> {
         let TaskView { spec, state } = view;
-        let (kind, format) = match &spec.schedule {
-            Schedule::Cron { expression, .. } => (1, expression.clone()),
-            Schedule::Once { at_ms } => (2, (at_ms / 1_000).to_string()),
+        let (kind, format, is_whole) = match &spec.schedule {
+            Schedule::Cron { expression, timezone } => (1, expression.clone(), timezone == TIMEZONE_DEFAULT),
+            Schedule::Once { at_ms } => {
+                // Rounded up: whoever reads only this never expects the callback before it comes.
+                let seconds = at_ms.div_ceil(1_000).min(INSTANT_SECONDS_MAX);
+                (2, format!("{seconds:010}"), seconds * 1_000 == *at_ms)
+            }
+        };
+        let at = match &spec.schedule {
+            Schedule::Once { at_ms } if !is_whole => Some(rfc3339_ms(*at_ms)),
+            Schedule::Once { .. } | Schedule::Cron { .. } => None,
         };
         let body = serde_json::from_slice(&spec.body)
             .map_err(|error| Refusal::new(UNAVAILABLE, format!("the stored callback body is damaged: {error}")))?;
@@ -187,6 +209,8 @@ impl<'a> TaskFields<'a> {
             create_time: (spec.created_ms / 1_000).to_string(),
             r#type: kind,
             format,
+            schedule: (!is_whole).then(|| ScheduleFields::from(&spec.schedule)),
+            at,
             run_count: state.delivered,
             delivery: is_once.then(|| spec.delivery.name()),
             skipped_count: is_once.then_some(state.skipped),
@@ -219,6 +243,9 @@ pub(super) fn answer(result: &Result<Data, Refusal>, entropy: &dyn Entropy) -> (
             };
             return (0, respond(StatusCode::OK, with_uuid(entropy, envelope)));
         }
+        Err(Refusal {
+            code: LATE, message, ..
+        }) => Refusal::new(MALFORMED, message),
         Err(refusal) => refusal,
     };
     let mut response = refuse(StatusCode::OK, &refused, entropy);
@@ -231,7 +258,12 @@ pub(super) fn answer(result: &Result<Data, Refusal>, entropy: &dyn Entropy) -> (
 
 /// The answer to what is no call: the code is the status.
 pub(super) fn answer_status(status: StatusCode, message: &str, entropy: &dyn Entropy) -> Response {
-    refuse(status, &Refusal::new(status.as_u16(), message), entropy)
+    answer_refused(status, status.as_u16(), message, entropy)
+}
+
+/// The answer to what is not let through to a call.
+pub(super) fn answer_refused(status: StatusCode, code: u16, message: &str, entropy: &dyn Entropy) -> Response {
+    refuse(status, &Refusal::new(code, message), entropy)
 }
 
 fn refuse(status: StatusCode, refusal: &Refusal, entropy: &dyn Entropy) -> Response {

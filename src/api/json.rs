@@ -4,6 +4,7 @@
 //! API promises, and so that a callback body reaches its target byte for byte. Used by `request.rs`.
 
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -43,6 +44,11 @@ pub(super) fn object<'a, T: Deserialize<'a>>(raw: &'a RawValue, field: &str) -> 
         return Err(wrong_kind(field, "an object", raw));
     }
     serde_json::from_str(raw.get()).map_err(|error| malformed(format!("`{field}`, counted from its start: {error}")))
+}
+
+/// The fields of an object by their names; nothing for what is none.
+pub(super) fn fields(bytes: &[u8]) -> BTreeMap<Cow<'_, str>, &RawValue> {
+    serde_json::from_slice(bytes).unwrap_or_default()
 }
 
 /// Whether `raw` is an object.

@@ -17,11 +17,13 @@ use crate::entropy::Entropy;
 use crate::readiness::Readiness;
 use crate::router::Tasks;
 
+mod bodies;
 mod body;
 mod call;
 mod cluster;
 mod compat;
 mod envelope;
+mod guard;
 mod health;
 mod json;
 mod problem;
@@ -32,7 +34,9 @@ mod url;
 mod v1;
 mod waiting;
 
-pub use server::{Listen, ServeLimits, serve};
+pub use bodies::Bodies;
+pub use guard::Guard;
+pub use server::{Listen, Parts, ServeLimits, serve};
 pub use waiting::{WaitingState, app_until};
 
 /// A call of the API, as counted.

@@ -6,7 +6,7 @@ use hyper::header::{CONTENT_TYPE, HeaderValue, RETRY_AFTER};
 use serde::Serialize;
 
 use super::envelope::{
-    BAD_CRON, BAD_URL, MALFORMED, NO_URL, NOT_FOUND, OUTDATED, PAST, Refusal, TOO_LARGE, TOO_MANY, respond,
+    BAD_CRON, BAD_URL, LATE, MALFORMED, NO_URL, NOT_FOUND, OUTDATED, PAST, Refusal, TOO_LARGE, TOO_MANY, respond,
 };
 
 const PROBLEM_TYPE: HeaderValue = HeaderValue::from_static("application/problem+json");
@@ -39,6 +39,11 @@ pub(super) fn problem(status: StatusCode, code: &str, title: &str, detail: impl 
 pub(super) fn of(refusal: &Refusal) -> Response {
     let (status, code, title) = match refusal.code {
         MALFORMED => (StatusCode::BAD_REQUEST, "malformed", "the request cannot be read"),
+        LATE => (
+            StatusCode::REQUEST_TIMEOUT,
+            "request_timeout",
+            "the request did not come in time",
+        ),
         TOO_LARGE => (StatusCode::PAYLOAD_TOO_LARGE, "too_large", "the request is too large"),
         PAST => (StatusCode::UNPROCESSABLE_ENTITY, "past", "the instant is past"),
         BAD_CRON => (StatusCode::UNPROCESSABLE_ENTITY, "bad_schedule", "no such schedule"),

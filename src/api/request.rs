@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 
-use super::envelope::{BAD_CRON, BAD_URL, MALFORMED, NO_URL, NOT_TEN_DIGITS, Refusal, TOO_LARGE, UNKNOWN_TYPE};
+use super::envelope::{BAD_CRON, BAD_URL, MALFORMED, NO_URL, NOT_TEN_DIGITS, PAST, Refusal, TOO_LARGE, UNKNOWN_TYPE};
 use super::schedule::{self, Names};
 use super::{json, url};
 use crate::core::task::{Delivery, Schedule, TaskSpec};
@@ -85,6 +85,22 @@ struct Create<'a> {
     task_id: Option<Cow<'a, str>>,
     callback: Callback<'a>,
     delivery: Option<Cow<'a, str>>,
+}
+
+/// The fields of a createTask and of its callback that are known; a test holds them against the structs above.
+const CREATE_FIELDS: [&str; 6] = ["type", "format", "timezone", "task_id", "callback", "delivery"];
+const CALLBACK_FIELDS: [&str; 2] = ["url", "body"];
+
+/// The names of fields of a createTask that nothing knows: most likely misspelt.
+pub(super) fn ignored_fields(bytes: &[u8]) -> Vec<String> {
+    let fields = json::fields(bytes);
+    let callback = fields.get("callback").map(|raw| json::fields(raw.get().as_bytes()));
+    let unknown = fields.keys().filter(|name| !CREATE_FIELDS.contains(&name.as_ref()));
+    let mut names: Vec<String> = unknown.map(ToString::to_string).collect();
+    let callback = callback.unwrap_or_default();
+    let unknown = callback.keys().filter(|name| !CALLBACK_FIELDS.contains(&name.as_ref()));
+    names.extend(unknown.map(|name| format!("callback.{name}")));
+    names
 }
 
 /// A createTask that is well formed.
@@ -282,12 +298,18 @@ fn instant(format: Option<&Format<'_>>) -> Result<u64, Refusal> {
         Some(Format::Integer(text)) => text,
         None => "",
     };
-    let seconds = digits.parse::<u64>().ok();
-    let is_ten_digits = digits.len() == INSTANT_DIGITS && digits.bytes().all(|byte| byte.is_ascii_digit());
-    let Some(seconds) = seconds.filter(|_| is_ten_digits) else {
+    if digits.len() != INSTANT_DIGITS {
         return Err(Refusal::new(
             NOT_TEN_DIGITS,
             format!("`format` must be Unix seconds, exactly {INSTANT_DIGITS} digits, for type 2"),
+        ));
+    }
+    let seconds = digits.parse::<u64>().ok();
+    let Some(seconds) = seconds.filter(|_| digits.bytes().all(|byte| byte.is_ascii_digit())) else {
+        // As the original has it: the length was right, and what it could not read as a number lay before now.
+        return Err(Refusal::new(
+            PAST,
+            format!("`format` must be Unix seconds for type 2: {digits:?} is no number, so it is not later than now"),
         ));
     };
     Ok(seconds * 1_000)

@@ -1,12 +1,35 @@
 //! Judges the schedule of a request, whatever its fields are called. Pure: the time is given. Used by `request.rs` and `v1/`.
 
+use serde::Serialize;
+
 use super::envelope::{BAD_CRON, PAST, Refusal};
+use crate::core::instant::rfc3339_ms;
 use crate::core::schedule::{Cron, CronError};
 use crate::core::task::Schedule;
 use crate::limits::{CRON_BYTES_MAX, TIMEZONE_BYTES_MAX};
 
 /// The zone of a crontab line that names none.
-const TIMEZONE_DEFAULT: &str = "UTC";
+pub(super) const TIMEZONE_DEFAULT: &str = "UTC";
+
+/// A schedule in an answer.
+#[derive(Serialize)]
+#[serde(untagged)]
+pub(super) enum ScheduleFields<'a> {
+    Cron { cron: &'a str, timezone: &'a str },
+    Once { at: String },
+}
+
+impl<'a> From<&'a Schedule> for ScheduleFields<'a> {
+    fn from(schedule: &'a Schedule) -> Self {
+        match schedule {
+            Schedule::Cron { expression, timezone } => Self::Cron {
+                cron: expression,
+                timezone,
+            },
+            Schedule::Once { at_ms } => Self::Once { at: rfc3339_ms(*at_ms) },
+        }
+    }
+}
 
 /// What the fields of a periodic schedule are called.
 pub(super) struct Names {

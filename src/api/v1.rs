@@ -11,8 +11,9 @@ use axum::response::Response;
 use hyper::StatusCode;
 use hyper::header::{ETAG, HeaderMap, HeaderValue, IF_MATCH};
 
+use super::body::Whole;
 use super::call::{is_stale, late, read, time_limit, within};
-use super::envelope::{MALFORMED, Refusal, respond};
+use super::envelope::{MALFORMED, Refusal, UNAVAILABLE, respond};
 use super::{ApiState, Call, problem, request};
 use crate::core::task::TaskSpec;
 use crate::id::TaskId;
@@ -66,7 +67,7 @@ pub(super) async fn replace(State(api): Shared, id: Named, request: Request) -> 
     let limit = time_limit(request.extensions());
     answer(&api, Call::PutTask, async {
         let replaces = if_match(request.headers())?;
-        let bytes = read(request, limit).await?;
+        let Whole { bytes, room: _room } = read(request, limit).await?;
         let id = named(id)?;
         let asked = change::read(&bytes, id.clone(), replaces, api.clock.wall_ms())?;
         drop(bytes);
@@ -105,7 +106,11 @@ async fn repeated(
                 _ => Err(past),
             }
         }
-        Err(error @ (QueryError::NotFound | QueryError::Unavailable(_))) => Err(error.into()),
+        Err(error @ QueryError::NotFound) => Err(error.into()),
+        Err(QueryError::Unavailable(why)) => Err(Refusal::new(
+            UNAVAILABLE,
+            format!("whether the task was changed is not known: {why}. Read it, and decide anew"),
+        )),
     }
 }
 

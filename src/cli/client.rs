@@ -13,6 +13,8 @@ use hyper_util::rt::TokioExecutor;
 
 /// Longest time an answer may take: a node that is asked for the cluster waits a second for each silent one.
 const PATIENCE: Duration = Duration::from_secs(10);
+/// How much of an answer that is not a node's is shown.
+const SHOWN_CHARS_MAX: usize = 200;
 /// Largest answer that is read: thousands of nodes and groups.
 const ANSWER_BYTES_MAX: usize = 16 << 20;
 
@@ -27,7 +29,7 @@ pub(super) async fn send(url: &str, method: Method, body: Bytes) -> anyhow::Resu
         .method(method)
         .uri(url)
         .body(Full::new(body))
-        .with_context(|| format!("{url} is not a URL such as http://127.0.0.1:8000"))?;
+        .with_context(|| format!("{url} is no URL of a node's API, such as http://127.0.0.1:8000"))?;
     let client = Client::builder(TokioExecutor::new()).build_http();
     let exchange = async {
         let response = client.request(request).await?;
@@ -38,9 +40,66 @@ pub(super) async fn send(url: &str, method: Method, body: Bytes) -> anyhow::Resu
     let (status, body) = tokio::time::timeout(PATIENCE, exchange)
         .await
         .with_context(|| format!("{url} did not answer within {} s", PATIENCE.as_secs()))?
-        .with_context(|| format!("cannot reach {url}; is a node listening there?"))?;
+        .with_context(|| format!("cannot reach {url} (no node listens there; the API of another one: --api)"))?;
     match status {
         StatusCode::OK | StatusCode::ACCEPTED => Ok(body),
-        _ => bail!("{url} answered {status}: {}", String::from_utf8_lossy(&body)),
+        _ => bail!("{url} answered {status}: {}", told(&body)),
+    }
+}
+
+/// The base of an API's URLs, whose scheme may be left out.
+pub(super) fn base(text: &str) -> String {
+    let text = text.trim_end_matches('/');
+    if text.contains("://") {
+        text.to_owned()
+    } else {
+        format!("http://{text}")
+    }
+}
+
+/// What an answer says is wrong: the words of a problem document or an envelope; of anything else its first line.
+fn told(body: &[u8]) -> String {
+    let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
+    let words = ["detail", "message"].iter().find_map(|field| json[*field].as_str());
+    if let Some(words) = words {
+        return words.to_owned();
+    }
+    let text = String::from_utf8_lossy(body);
+    let line: String = text
+        .trim()
+        .lines()
+        .next()
+        .unwrap_or_default()
+        .chars()
+        .take(SHOWN_CHARS_MAX)
+        .collect();
+    format!("{line:?}. Is that the API of a node?")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_scheme_may_be_left_out() {
+        for (text, url) in [
+            ("127.0.0.1:8001", "http://127.0.0.1:8001"),
+            ("http://a:1/", "http://a:1"),
+            ("[::1]:8000", "http://[::1]:8000"),
+        ] {
+            assert_eq!(base(text), url);
+        }
+    }
+
+    #[test]
+    fn an_answer_is_told_in_its_own_words_or_in_few() {
+        assert_eq!(
+            told(br#"{"title":"t","detail":"nobody can take over"}"#),
+            "nobody can take over"
+        );
+        assert_eq!(told(br#"{"code":404,"message":"no such path"}"#), "no such path");
+        let page = format!("<html>{}\n<p>", "x".repeat(5_000));
+        let shown = told(page.as_bytes());
+        assert!(shown.len() < 300 && shown.ends_with("the API of a node?"), "{shown}");
     }
 }

@@ -32,7 +32,7 @@ Examples:
   xcron cluster status
   xcron cluster status --api http://10.0.0.1:8000 --groups
   xcron cluster drain 9f3a0c1d5e7b2a48
-  xcron cluster rebalance --dry-run";
+  xcron cluster moves";
 
 #[derive(Debug, Subcommand)]
 enum Command {
@@ -61,11 +61,12 @@ enum Command {
         node: String,
     },
     /// What groups have yet to move: nodes move them by themselves, this only shows it
-    Rebalance {
+    #[command(alias = "rebalance")]
+    Moves {
         #[command(flatten)]
         api: Api,
-        /// Only show (there is nothing else: moving never waits for a command)
-        #[arg(long, required = true)]
+        /// Without effect: nothing is ever moved by this command
+        #[arg(long, hide = true)]
         dry_run: bool,
     },
 }
@@ -111,7 +112,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
                     "node {id} is leaving: its groups move to the others, then its process ends\n"
                 ))?;
             }
-            Command::Rebalance { api, .. } => {
+            Command::Moves { api, .. } => {
                 let status = read(&call(&api, Method::GET, "/v1/cluster").await?)?;
                 print(&moves_table(&status))?;
             }
@@ -121,10 +122,7 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 }
 
 async fn call(api: &Api, method: Method, path: &str) -> anyhow::Result<Bytes> {
-    let url = format!("{}{path}", api.url.trim_end_matches('/'));
-    client::call(&url, method)
-        .await
-        .context("choose a node's API with --api")
+    client::call(&format!("{}{path}", client::base(&api.url)), method).await
 }
 
 /// What a node that founded a cluster told, for people.
@@ -243,6 +241,9 @@ fn moves_table(status: &ClusterStatus) -> String {
     let mut moving = 0;
     for group in &status.groups {
         let (gain, lose, lead) = moves(group);
+        // Who is dead gets nothing before it is back.
+        let is_alive = |id: &String| status.nodes.iter().any(|node| node.id == *id && node.alive);
+        let lead = lead.filter(is_alive);
         if gain.is_empty() && lose.is_empty() && lead.is_none() {
             continue;
         }

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Subcommand;
 
-use super::{EXIT_USAGE, print};
+use super::{EXIT_USAGE, complain, print};
 use crate::config::{self, Flags, LoadError};
 
 /// Arguments of `xcron config`.
@@ -43,6 +43,6 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
 
 /// Says why the settings cannot be used.
 pub(super) fn refuse(error: &LoadError) -> ExitCode {
-    eprintln!("xcron: {}", error.to_string().trim_end());
+    complain(&format!("xcron: {}", error.to_string().trim_end()));
     ExitCode::from(EXIT_USAGE)
 }

@@ -10,13 +10,16 @@ mod config;
 mod cron;
 mod dev;
 mod logging;
+mod process;
 mod serve;
+mod signals;
 
 use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 use std::sync::Arc;
 
+use clap::error::{ContextKind, ContextValue};
 use clap::{Parser, Subcommand};
 
 use crate::clock::SystemClock;
@@ -61,9 +64,10 @@ Examples:
 
 /// Runs the command that `arguments` (the program's name first) ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<ExitCode> {
-    let command = match Cli::try_parse_from(arguments).and_then(or_serve) {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let command = match Cli::try_parse_from(&arguments).and_then(or_serve) {
         Ok(command) => command,
-        Err(error) => return usage(&error),
+        Err(error) => return usage(error, &arguments),
     };
     match command {
         Command::Serve(args) => serve::run(args),
@@ -92,15 +96,45 @@ fn or_serve(cli: Cli) -> Result<Command, clap::Error> {
 }
 
 /// Prints help (exit code 0) or what is wrong with the arguments (exit code 2).
-fn usage(error: &clap::Error) -> anyhow::Result<ExitCode> {
+fn usage(mut error: clap::Error, arguments: &[OsString]) -> anyhow::Result<ExitCode> {
+    name_variable(&mut error, arguments);
     unless_closed(error.print())?;
     Ok(ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(EXIT_USAGE)))
+}
+
+/// Names the variable of the environment where a value that cannot be used came from one: clap names the flag always.
+fn name_variable(error: &mut clap::Error, arguments: &[OsString]) {
+    let Some(ContextValue::String(argument)) = error.get(ContextKind::InvalidArg) else {
+        return;
+    };
+    let flag = argument.split_whitespace().next().unwrap_or_default().to_owned();
+    let is_flag = |given: &OsString| {
+        let given = given.to_string_lossy();
+        given == flag || given.strip_prefix(&flag).is_some_and(|rest| rest.starts_with('='))
+    };
+    let Some(name) = flag.strip_prefix("--").filter(|_| !arguments.iter().any(is_flag)) else {
+        return;
+    };
+    let variable = format!("XCRON_{}", name.replace('-', "_").to_uppercase());
+    if std::env::var_os(&variable).is_some() {
+        error.insert(ContextKind::InvalidArg, ContextValue::String(variable));
+    }
 }
 
 /// Prints to stdout; a reader that has seen enough (`xcron config show | head -1`) is no failure.
 fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     unless_closed(stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()))
+}
+
+/// Says something on stderr; where nobody listens any more there is nothing else to do.
+fn complain(text: &str) {
+    let _ = writeln!(io::stderr().lock(), "{text}");
+}
+
+/// Prints why a command failed. Called by `main.rs`.
+pub fn report(error: &anyhow::Error) {
+    complain(&format!("xcron: {error:#}"));
 }
 
 fn unless_closed(result: io::Result<()>) -> io::Result<()> {

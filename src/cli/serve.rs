@@ -1,7 +1,6 @@
 //! `xcron serve`: runs a node until it is told to stop. Owns what belongs to the process: its settings, the log, the
 //! runtime, the listening socket and the signals. The node itself is put together in `node.rs`.
 
-use std::future::Future;
 use std::net::SocketAddr;
 use std::num::NonZero;
 use std::process::ExitCode;
@@ -9,22 +8,22 @@ use std::time::Duration;
 
 use anyhow::Context;
 use clap::Parser;
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::oneshot;
 use tracing::{info, warn};
 
 use super::config::refuse;
-use super::{logging, print};
-use crate::config::{Config, Flags};
+use super::{logging, print, process, signals};
+use crate::config::{Config, Flags, Source};
 use crate::node::{self, Basics, World};
 
 /// A write into the state can stall for hundreds of milliseconds while the store catches up: on a small machine there must
 /// be threads left for the other groups' fires.
 const WORKER_THREADS_MIN: usize = 4;
-/// Time that work on blocking threads has to end once the node has stopped.
-const STOP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Exit code after a second signal: 128 + SIGINT, as shells count.
-const EXIT_INTERRUPTED: i32 = 130;
+/// Time that work on blocking threads has to end once the node has stopped: below what [`signals::END_GRACE`] adds to
+/// the setting `stop_timeout_ms`.
+const BLOCKING_END_TIMEOUT: Duration = Duration::from_secs(1);
+
+const _: () = assert!(BLOCKING_END_TIMEOUT.as_millis() < signals::END_GRACE.as_millis());
 
 pub(super) const EXAMPLES: &str = "\
 Every setting can be given as a flag, as a variable, or in the file; flags win over variables, variables over the file.
@@ -44,7 +43,7 @@ xcron.toml:
 pub(super) struct Args {
     #[command(flatten)]
     flags: Flags,
-    /// Give up a data directory that a start found damaged or superseded: set it aside and come back as a new node
+    /// Give up a damaged data directory: set it aside and come back as a new node with nothing
     #[arg(long)]
     rejoin: bool,
     /// Stop when standard input ends: with a pipe there, when the process that holds its other end ends
@@ -66,12 +65,29 @@ impl Args {
 
 /// Runs a node to its end.
 pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
-    let mut config = match args.flags.load() {
-        Ok(loaded) => loaded.config,
+    let (mut config, chose_groups) = match args.flags.load() {
+        Ok(loaded) => (loaded.config, loaded.sources.get("groups") != Some(&Source::Default)),
         Err(error) => return Ok(refuse(&error)),
     };
+    config.chose_groups = chose_groups;
     config.rejoin = args.rejoin;
+    process::make_files_private();
     logging::start(&config.log)?;
+    let result = start(config, args.until_stdin_ends);
+    logging::flush();
+    result.map(|()| ExitCode::SUCCESS)
+}
+
+/// Runs the node with these settings.
+fn start(mut config: Config, until_stdin_ends: bool) -> anyhow::Result<()> {
+    process::fit(&mut config, process::raise_open_files())?;
+    if config.allow_remote && !config.listen.ip().to_canonical().is_loopback() {
+        warn!(
+            listen = %config.listen,
+            "allow_remote is set, and the API asks nobody who they are: whoever reaches this address can create, read and \
+             delete every task"
+        );
+    }
     let names = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
     for variable in Flags::unknown_variables(names) {
         warn!(variable, "no setting has this variable: it is ignored");
@@ -82,13 +98,14 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
         .enable_all()
         .build()
         .context("cannot start threads")?;
-    let result = runtime.block_on(serve(config, args.until_stdin_ends));
-    runtime.shutdown_timeout(STOP_TIMEOUT);
-    result.map(|()| ExitCode::SUCCESS)
+    let result = runtime.block_on(serve(config, until_stdin_ends));
+    runtime.shutdown_timeout(BLOCKING_END_TIMEOUT);
+    result
 }
 
 async fn serve(config: Config, until_stdin_ends: bool) -> anyhow::Result<()> {
-    let signal = stop_signal().context("cannot receive signals")?;
+    let stop_timeout = Duration::from_millis(config.stop_timeout_ms);
+    let signal = signals::stop(stop_timeout).context("cannot receive signals")?;
     let shutdown = async {
         tokio::select! {
             () = signal => {}
@@ -106,36 +123,13 @@ async fn serve(config: Config, until_stdin_ends: bool) -> anyhow::Result<()> {
     let (basics, (waiting, shown)) = (Basics::of_this_machine(), node::waiting());
     let api = listener.local_addr()?;
     let open = World::open(&config, &basics, waiting, api);
-    let ended = node::run(config.clone(), basics.clone(), shown, open, listener, ready, shutdown).await;
-    if let Err(error) = &ended {
-        node::note_damage(&config, error);
-    }
-    ended?;
+    node::run(config.clone(), basics.clone(), shown, open, listener, ready, shutdown).await?;
     info!("stopped");
     Ok(())
 }
 
 fn greeting(address: SocketAddr) -> String {
     format!("xcron listens on http://{address}  (try: curl http://{address}/healthz)\n")
-}
-
-/// Resolves at the first SIGTERM or SIGINT, the wish to stop in order. The second ends the process at once: the log on
-/// disk is made for that, and whoever signals twice is in a hurry.
-fn stop_signal() -> std::io::Result<impl Future<Output = ()>> {
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
-    let (stop, stopped) = oneshot::channel();
-    tokio::spawn(async move {
-        let name = either(&mut terminate, &mut interrupt).await;
-        info!(signal = name, "stopping; signal again to stop at once");
-        // Nobody listens any more when the node has ended by itself.
-        let _ = stop.send(());
-        let name = either(&mut terminate, &mut interrupt).await;
-        warn!(signal = name, "stopped at once");
-        std::process::exit(EXIT_INTERRUPTED);
-    });
-    // A sender that was dropped means that the runtime ends: a reason to stop as well.
-    Ok(async move { stopped.await.unwrap_or(()) })
 }
 
 /// Resolves at the end of standard input. Reading blocks, so it has a thread of its own, which ends with the process.
@@ -148,11 +142,4 @@ async fn stdin_end() {
     });
     drop(end.await);
     info!("standard input has ended: stopping");
-}
-
-async fn either(terminate: &mut Signal, interrupt: &mut Signal) -> &'static str {
-    tokio::select! {
-        _ = terminate.recv() => "SIGTERM",
-        _ = interrupt.recv() => "SIGINT",
-    }
 }

@@ -138,6 +138,8 @@ impl Config {
             10,
             Fixed(REPLACE_AFTER_SECS_MAX),
         )?;
+        range("keep_alive_ms", self.keep_alive_ms, 1, Fixed(DAY_MS))?;
+        range("stop_timeout_ms", self.stop_timeout_ms, 100, Fixed(TIMEOUT_MS_MAX))?;
         range("retention_secs", self.retention_secs, 1, Fixed(RETENTION_SECS_MAX))?;
         range("fire.in_flight_max", fire.in_flight_max, 1, Fixed(100_000))?;
         let in_flight = Setting("fire.in_flight_max", fire.in_flight_max.into());

@@ -14,16 +14,18 @@ use tokio::sync::oneshot;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
-use super::door::{Door, Guest};
-use super::hello::{HANDSHAKE, Hello, NO_CLUSTER, PHASE_FOUNDS, PHASE_STARTS, Refusal, VERSION_MAX, VERSION_MIN};
+use super::door::{Door, DoorLimits, Guest};
+use super::hello::{HANDSHAKE, Hello, NO_CLUSTER, Refusal, VERSION_MAX, VERSION_MIN};
 use super::session::{ask, tell};
-use super::{Dial, Listen, Remember, Stream};
+use super::{Dial, Listen, Stream};
 use crate::entropy::Entropy;
-use crate::id::{NodeId, Progress};
+use crate::id::NodeId;
 use crate::secret::ClusterSecret;
 
 /// Longest time that asking one address may take, dialing included.
 const ASK: Duration = Duration::from_secs(2);
+/// Connections of a node that does not serve yet: each is a handshake and over, and few files may be all there are.
+const CONNECTIONS_MAX: u32 = 64;
 /// Pause after an accept that failed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
@@ -33,7 +35,6 @@ pub struct Greeting {
     node: NodeId,
     secret: ClusterSecret,
     entropy: Arc<dyn Entropy>,
-    memory: Arc<dyn Remember>,
     state: Arc<Mutex<State>>,
 }
 
@@ -54,19 +55,11 @@ pub struct Peer {
     pub cluster: Option<u128>,
     /// It was told to found one, and finds out whether it may.
     pub is_founding: bool,
-    /// How far it has last known this node to be.
-    pub seen: Progress,
 }
 
 impl Greeting {
     /// What `node` says, a member of `cluster` if that is not `None`.
-    pub fn new(
-        node: NodeId,
-        cluster: Option<u128>,
-        secret: ClusterSecret,
-        entropy: Arc<dyn Entropy>,
-        memory: Arc<dyn Remember>,
-    ) -> Self {
+    pub fn new(node: NodeId, cluster: Option<u128>, secret: ClusterSecret, entropy: Arc<dyn Entropy>) -> Self {
         let cluster = cluster.unwrap_or(NO_CLUSTER);
         let state = State {
             cluster,
@@ -77,7 +70,6 @@ impl Greeting {
             node,
             secret,
             entropy,
-            memory,
             state: Arc::new(Mutex::new(state)),
         }
     }
@@ -92,12 +84,6 @@ impl Greeting {
         self.state.lock().cluster = cluster;
     }
 
-    /// The cluster that the node belongs to.
-    pub fn cluster(&self) -> Option<u128> {
-        let cluster = self.state.lock().cluster;
-        (cluster != NO_CLUSTER).then_some(cluster)
-    }
-
     /// A cluster whose member has called here, and from where: it takes this node for one that it knows.
     pub fn called(&self) -> Option<(u128, SocketAddr)> {
         self.state.lock().called
@@ -109,19 +95,17 @@ impl Greeting {
             let dialed = dialer.dial(address).await;
             let mut stream = dialed.map_err(|error| Refusal::Unreachable(error.to_string()))?;
             let key = &self.secret.peer_keys()[0];
-            ask(&mut stream, &self.hello(0), key, self.entropy.clone()).await
+            ask(&mut stream, &self.hello(), key, self.entropy.clone()).await
         });
         let hello = asked.await.unwrap_or(Err(Refusal::Deadline))?;
         Ok(Peer {
             node: hello.node,
             cluster: (hello.cluster != NO_CLUSTER).then_some(hello.cluster),
-            is_founding: hello.phase == PHASE_FOUNDS,
-            seen: hello.seen,
+            is_founding: hello.is_founding,
         })
     }
 
-    /// To nobody (0) it goes where nobody is known to be called yet.
-    fn hello(&self, to: NodeId) -> Hello {
+    fn hello(&self) -> Hello {
         let State {
             cluster, is_founding, ..
         } = *self.state.lock();
@@ -130,30 +114,25 @@ impl Greeting {
             version_max: VERSION_MAX,
             cluster,
             node: self.node,
-            to,
-            phase: if is_founding { PHASE_FOUNDS } else { PHASE_STARTS },
-            progress: self.memory.own(),
-            seen: self.memory.seen(to),
+            // Nobody: whom this node meets is no peer to call yet.
+            to: 0,
+            is_founding,
         }
     }
 
     /// Answers one handshake.
     async fn answer(self, mut stream: impl Stream, from: SocketAddr, guest: Guest) {
-        let told = tell(&mut stream, self.secret.peer_keys(), &self.entropy, |node| {
-            self.hello(node)
-        });
+        let own = self.hello();
+        let told = tell(&mut stream, &own, self.secret.peer_keys(), &self.entropy);
         let caller = tokio::select! {
             biased;
             () = guest.sent_away() => return,
             told = timeout(HANDSHAKE, told) => told,
         };
         // The connection ends: nothing is served here.
-        let Ok(Ok(caller)) = caller else { return };
-        let cluster = self.state.lock().cluster;
-        if caller.cluster == cluster && caller.to == self.node && self.memory.own().is_behind(caller.seen) {
-            self.memory.superseded();
-        }
-        if caller.cluster != NO_CLUSTER {
+        if let Ok(Ok(caller)) = caller
+            && caller.cluster != NO_CLUSTER
+        {
             self.state.lock().called = Some((caller.cluster, from));
         }
     }
@@ -184,7 +163,7 @@ impl<L: Listen> Greeter<L> {
 }
 
 async fn greet<L: Listen>(mut listener: L, greeting: Greeting, ended: oneshot::Receiver<()>) -> L {
-    let door = Door::default();
+    let door = Door::new(DoorLimits::of_files(CONNECTIONS_MAX));
     let mut answers = JoinSet::new();
     let mut ended = pin!(ended);
     loop {

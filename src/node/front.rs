@@ -61,17 +61,27 @@ impl Front {
         let limits = api::ServeLimits {
             connections_max: config.connections_max,
             header_timeout: Duration::from_millis(config.header_timeout_ms),
+            keep_alive: Duration::from_millis(config.keep_alive_ms),
             // Longer than the router's own deadline, so that its answer still gets out.
             request_timeout: Duration::from_millis(config.request_timeout_ms) + ANSWER_GRACE,
         };
-        let observe = Arc::new(ApiMetrics(basics.metrics.clone()));
         let (stop, stopped) = oneshot::channel::<()>();
-        let app = api::app_until(state, whole.clone());
+        let parts = api::Parts {
+            app: api::app_until(state, whole.clone()),
+            guard: api::Guard {
+                is_loopback: config.listen.ip().to_canonical().is_loopback(),
+                hosts: config.allowed_hosts.0.clone().into(),
+                entropy: basics.entropy.clone(),
+            },
+            bodies: api::Bodies::new(basics.clock.clone()),
+            limits,
+            observe: Arc::new(ApiMetrics(basics.metrics.clone())),
+        };
         let shutdown = async move { drop(stopped.await) };
         Self {
             whole,
             stop,
-            task: tokio::spawn(api::serve(listener, app, limits, observe, shutdown)),
+            task: tokio::spawn(api::serve(listener, parts, shutdown)),
         }
     }
 

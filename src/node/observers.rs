@@ -6,7 +6,6 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
-use super::memory::Memory;
 use crate::api;
 use crate::cluster::Cluster;
 use crate::id::NodeId;
@@ -17,15 +16,12 @@ use crate::raft::Groups;
 use crate::router::Replicas;
 use crate::wal;
 
-/// The log stream's figures, and how far it is for the peers.
+/// The log stream's figures.
 #[derive(Debug)]
-pub(super) struct LogMetrics(pub Arc<Metrics>, pub Option<Memory>);
+pub(super) struct LogMetrics(pub Arc<Metrics>);
 
 impl wal::Observe for LogMetrics {
-    fn synced(&self, lsn: u64, jobs: usize, bytes: usize, duration: Duration) {
-        if let Some(memory) = &self.1 {
-            memory.log_is_at(lsn);
-        }
+    fn synced(&self, jobs: usize, bytes: usize, duration: Duration) {
         self.0.observe_log_sync(jobs, bytes, duration);
     }
 }

@@ -35,7 +35,7 @@ impl AppliedHook for NoHook {
 struct NoObserver;
 
 impl wal::Observe for NoObserver {
-    fn synced(&self, _: u64, _: usize, _: usize, _: std::time::Duration) {}
+    fn synced(&self, _: usize, _: usize, _: std::time::Duration) {}
 }
 
 /// Removes the directory after the stores in it are closed.
@@ -58,7 +58,7 @@ impl StoreBuilder<TypeConfig, GroupLog, GroupMachine, Guard> for Builder {
         let clock = Arc::new(SystemClock::default());
         let (wal, writer) = wal::open(Arc::new(files), options, clock, Arc::new(NoObserver)).expect("an empty log");
         let writer = std::thread::spawn(move || drop(writer.run()));
-        let kv = Arc::new(FjallKv::open(&directory.path().join("state"), 8 << 20).expect("an empty store"));
+        let kv = Arc::new(FjallKv::open(&directory.path().join("state"), 8 << 20, 900).expect("an empty store"));
         let count = GroupCount::new(32).expect("a divisor");
         let (store, meta) = GroupStore::open(kv, count, GroupId(3)).expect("undamaged");
         let machine = GroupMachine::new(Arc::new(store), &meta, Arc::new(NoHook), Failure::default());

@@ -11,7 +11,6 @@ use crate::clock::SystemClock;
 use crate::core::command::{Op, Reply};
 use crate::core::machine::{Changes, GroupState, View};
 use crate::core::record;
-use crate::core::target::Target;
 use crate::core::task::{Delivery, Schedule, TaskSpec};
 use crate::failure::Failure;
 use crate::id::{GroupCount, GroupId, NodeId, TaskId};
@@ -121,7 +120,7 @@ impl AppliedHook for Nothing {
 }
 
 impl wal::Observe for Nothing {
-    fn synced(&self, _: u64, _: usize, _: usize, _: Duration) {}
+    fn synced(&self, _: usize, _: usize, _: Duration) {}
 }
 
 /// A node's disk, which outlives its replicas.
@@ -153,7 +152,7 @@ impl Default for Disk {
         std::thread::spawn(move || drop(writer.run()));
         Self {
             wal,
-            kv: Arc::new(FjallKv::open(&path("state"), 8 << 20).expect("an empty store")),
+            kv: Arc::new(FjallKv::open(&path("state"), 8 << 20, 900).expect("an empty store")),
             spools: Arc::new(DirSpools::open(&path("incoming")).expect("a fresh directory")),
             failure: Failure::default(),
             _directory: directory,
@@ -276,7 +275,7 @@ pub async fn create(group: &Group, id: &str) -> bool {
         key: id.key(),
         spec: &spec,
         due_ms: 1 << 41,
-        target: Target::default(),
+        target: 0,
     };
     let done = tokio::time::timeout(Duration::from_secs(2), group.proposer().propose(&op)).await;
     matches!(done, Ok(Ok(Reply::Done)))

@@ -82,7 +82,7 @@ mod tests {
     #[tokio::test]
     async fn everything_of_the_group_goes_and_nothing_of_its_neighbours() {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let kv: Arc<dyn Kv> = Arc::new(FjallKv::open(directory.path(), 8 << 20).expect("an empty store"));
+        let kv: Arc<dyn Kv> = Arc::new(FjallKv::open(directory.path(), 8 << 20, 900).expect("an empty store"));
         let groups = GroupCount::new(32).expect("a divisor");
         let meta = GroupMeta {
             applied: vec![7],

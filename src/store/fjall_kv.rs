@@ -19,6 +19,9 @@ const JOURNAL_BYTES_MAX: u64 = 96 << 20;
 /// Size at which a table's memory is written out, in bytes.
 const MEMTABLE_BYTES_MAX: u64 = 16 << 20;
 
+/// Fewer open tables than these are not taken by fjall.
+const TABLES_OPEN_MIN: usize = 10;
+
 /// The thread that opens the database; its panics are damage on disk and need no report of their own.
 pub const OPENING_THREAD: &str = "xcron-open";
 
@@ -38,13 +41,13 @@ impl std::fmt::Debug for FjallKv {
 }
 
 impl FjallKv {
-    /// Opens or creates the database in `path`.
-    pub fn open(path: &Path, cache_bytes: u64) -> Result<Self, KvError> {
+    /// Opens or creates the database in `path`; at most `tables_open_max` files of tables are kept open.
+    pub fn open(path: &Path, cache_bytes: u64, tables_open_max: u32) -> Result<Self, KvError> {
         // Some damage makes fjall panic instead of telling it: on a thread of its own, that is an answer as well.
         let (owned, name) = (path.to_owned(), OPENING_THREAD.to_owned());
         let opening = std::thread::Builder::new()
             .name(name)
-            .spawn(move || Self::open_here(&owned, cache_bytes));
+            .spawn(move || Self::open_here(&owned, cache_bytes, tables_open_max));
         let opening = opening.map_err(|error| KvError::Disk {
             path: path.display().to_string(),
             what: format!("cannot start a thread: {error}"),
@@ -57,7 +60,7 @@ impl FjallKv {
         })
     }
 
-    fn open_here(path: &Path, cache_bytes: u64) -> Result<Self, KvError> {
+    fn open_here(path: &Path, cache_bytes: u64, tables_open_max: u32) -> Result<Self, KvError> {
         let fail = |error: fjall::Error| translate(path, &error);
         journal::check(path).map_err(|error| match error {
             JournalError::Io { .. } => KvError::Disk {
@@ -74,6 +77,7 @@ impl FjallKv {
         let database = Database::builder(path)
             .cache_size(cache_bytes)
             .max_journaling_size(JOURNAL_BYTES_MAX)
+            .max_cached_files(Some((tables_open_max as usize).max(TABLES_OPEN_MIN)))
             .open()
             .map_err(fail)?;
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);

@@ -250,7 +250,7 @@ mod tests {
     /// A store of some batches, and its journal, without the room that fjall reserves behind them.
     fn written() -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let kv = FjallKv::open(directory.path(), 8 << 20).expect("an empty store");
+        let kv = FjallKv::open(directory.path(), 8 << 20, 900).expect("an empty store");
         for batch in 0..BATCHES {
             let write = |table, key: &[u8]| Write {
                 table,
@@ -331,7 +331,7 @@ mod tests {
             fs::write(&journal, damaged).expect("writable");
             check(directory.path()).expect("an unsynced end");
             assert_eq!(fs::read(&journal).expect("there"), bytes[..whole]);
-            FjallKv::open(directory.path(), 8 << 20).expect("fjall follows what is left");
+            FjallKv::open(directory.path(), 8 << 20, 900).expect("fjall follows what is left");
         }
         assert!(check(&directory.path().join("missing")).is_ok());
     }

@@ -132,6 +132,24 @@ fn a_bad_value_names_its_key_wherever_it_stands() {
     assert!(err(&refused).contains("fire.timeout_ms = 0"), "{}", err(&refused));
     assert!(err(&refused).contains("XCRON_FIRE_TIMEOUT_MS"), "{}", err(&refused));
 
+    // clap's own checks name the variable too, and not the flag that nobody gave.
+    for (variable, value, part) in [
+        ("XCRON_LISTEN", "timer:8000", "127.0.0.1:8000"),
+        ("XCRON_GROUPS", "33", "10240"),
+        ("XCRON_CONNECTIONS_MAX", "many", "invalid digit"),
+    ] {
+        let refused = place.xcron(&["config", "show"], &[(variable, value)]);
+        assert_eq!(code(&refused), Some(2));
+        let text = err(&refused);
+        assert!(
+            text.contains(variable) && text.contains(value) && text.contains(part),
+            "{text}"
+        );
+        assert!(text.contains(&format!("for '{variable}'")), "{text}");
+    }
+    let refused = place.xcron(&["config", "show", "--listen", "x"], &[("XCRON_LISTEN", "127.0.0.1:1")]);
+    assert!(err(&refused).contains("'--listen"), "{}", err(&refused));
+
     let path = place.write("[store]\ncache_bytes = 1\n");
     let refused = place.xcron(
         &["config", "check", path.to_str().expect("temporary paths are UTF-8")],

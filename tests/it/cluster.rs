@@ -4,7 +4,6 @@
 mod founding;
 mod load;
 mod moves;
-mod old_copies;
 mod strangers;
 
 use std::collections::BTreeSet;

@@ -1,5 +1,7 @@
 //! The one integration binary: the program as its users meet it.
 
+#![allow(clippy::print_stdout, reason = "what a failing test has to tell")]
+
 mod cli;
 mod cluster;
 mod damage;
@@ -11,4 +13,5 @@ mod harness;
 mod kill;
 mod linear;
 mod memory;
+mod process;
 mod readme;

@@ -19,6 +19,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &[]),
     ("entropy", &[]),
     ("id", &["limits"]),
+    ("open_files", &[]),
     ("core", &["id", "limits"]),
     ("failure", &[]),
     ("readiness", &[]),
@@ -50,7 +51,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
         ],
     ),
     ("api", &["cluster", "core", "metrics", "readiness", "router"]),
-    ("config", &["core"]),
+    ("config", &["core", "open_files"]),
     (
         "node",
         &[
@@ -75,7 +76,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
             "wal",
         ],
     ),
-    ("cli", &["cluster", "config", "core", "node", "store"]),
+    ("cli", &["cluster", "config", "core", "node", "open_files", "store"]),
 ];
 
 /// A path that product code may name in some files only.

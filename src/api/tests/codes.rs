@@ -1,7 +1,6 @@
 //! One test for every row of the table of codes, and their order.
 
 use super::*;
-use crate::core::target::Target;
 use crate::core::task::{Delivery, Schedule, TaskSpec, TaskState};
 use crate::limits::{BODY_BYTES_MAX, REQUEST_BYTES_MAX};
 
@@ -102,7 +101,7 @@ async fn code_0_query() {
         delivery: Delivery::AtLeastOnce,
         revision: 1,
     };
-    let mut state = TaskState::new(1_772_400_000_000, Target([7; 16]));
+    let mut state = TaskState::new(1_772_400_000_000, 7);
     state.delivered = 3;
     state.failed = 2;
     let tasks = FakeTasks {
@@ -166,7 +165,6 @@ async fn code_1001() {
         json!(""),
         json!("177232320"),
         json!("17723232000"),
-        json!("+177232320"),
         json!("1772323200.0"),
     ] {
         assert_refused(good_but(&[("/type", json!(2)), ("/format", format)]), 1001, "`format`").await;
@@ -195,6 +193,17 @@ async fn code_1002() {
             "1772323200",
         )
         .await;
+    }
+    // Ten characters that are no number, as in the original; 1001 is for another length.
+    for format in [
+        json!("+177232320"),
+        json!("17723232.0"),
+        json!("abcdefghij"),
+        json!("          "),
+        json!(-100_000_000),
+    ] {
+        let text = good_but(&[("/type", json!(2)), ("/format", format)]);
+        assert_refused(text, 1002, "is no number").await;
     }
 }
 
@@ -241,6 +250,19 @@ async fn code_1004() {
         ..FakeTasks::default()
     });
     assert_eq!(get(&app, "/xcron/queryTask?task_id=t").await.code(), 1004);
+    // A create whose instant has passed is looked up: its answer speaks of a create all the same.
+    let late = good_but(&[
+        ("/type", json!(2)),
+        ("/format", json!(NOW_SECONDS - 1)),
+        ("/task_id", json!("t")),
+    ]);
+    let answer = post(&app, "createTask", late).await;
+    assert_eq!(answer.code(), 1004);
+    let message = answer.message();
+    assert!(
+        message.starts_with("whether the task is stored is not known: no leader"),
+        "{message}"
+    );
 }
 
 #[tokio::test]
@@ -277,6 +299,8 @@ async fn code_1006() {
         "http://u:p@h/",
         "http://",
         "http://h/\r\nx:y",
+        "http://h:0/",
+        "http://a..b/",
         too_long.as_str(),
     ] {
         assert_refused(good_but(&[("/callback/url", json!(url))]), 1006, "`callback.url`").await;
@@ -380,4 +404,36 @@ async fn the_first_fault_alone_is_told() {
     assert_refused(request(Some(("/callback/url", json!("ftp://h/")))), 1006, "").await;
     assert_refused(request(Some(("/callback/url", json!("http://h/")))), 1000, "task_id").await;
     assert_eq!(create(request(Some(("/task_id", json!("a"))))).await.code(), 0);
+}
+
+#[tokio::test]
+async fn fields_that_nothing_knows_are_named_in_a_header() {
+    let header = async |body: String| {
+        let answer = create(body).await;
+        let value = answer.headers.get("xcron-ignored-fields").cloned();
+        (
+            answer.code(),
+            value.map(|value| value.to_str().expect("text").to_owned()),
+        )
+    };
+    let ignored = |changes: &[(&str, Value)]| good_but(changes);
+    assert_eq!(header(good().to_string()).await, (0, None));
+    let misspelt = ignored(&[("/timezon", json!("Asia/Shanghai")), ("/callback/headers", json!({}))]);
+    assert_eq!(
+        header(misspelt).await,
+        (0, Some("timezon, callback.headers".to_owned()))
+    );
+    // Also where something else is wrong.
+    let refused = ignored(&[("/formatt", json!("x")), ("/format", json!(""))]);
+    assert_eq!(header(refused).await, (1005, Some("formatt".to_owned())));
+    let odd = ignored(&[("/a,b\u{e9}\n", json!(1))]);
+    assert_eq!(header(odd).await, (0, Some("a?b??".to_owned())));
+    let long = ignored(&[(&format!("/{}", "x".repeat(1_000)), json!(1))]);
+    assert_eq!(header(long).await.1.map(|value| value.len()), Some(64));
+    // Every field that is known is known there too.
+    let all = json!({
+        "type": 1, "format": "* * * * *", "timezone": "UTC", "task_id": "t", "delivery": "at_least_once",
+        "callback": {"url": "http://h/", "body": {"unknown": 1}}
+    });
+    assert_eq!(header(all.to_string()).await, (0, None));
 }

@@ -5,7 +5,6 @@ use super::*;
 use crate::config::Config;
 use crate::core::instant::rfc3339_ms;
 use crate::core::schedule::Cron;
-use crate::core::target::Target;
 use crate::core::task::{Delivery, Schedule, TaskSpec, TaskState};
 use crate::limits;
 
@@ -37,7 +36,7 @@ fn clearing() -> TaskView {
         delivery: Delivery::AtLeastOnce,
         revision: 1,
     };
-    let state = TaskState::new(NOW_MS, Target([0; 16]));
+    let state = TaskState::new(NOW_MS, 0);
     TaskView { spec, state }
 }
 
@@ -84,7 +83,6 @@ async fn the_requests_of_the_page_get_the_answers_of_the_page() {
 fn the_page_has_every_code() {
     let rows = table("| code | when |");
     let codes: Vec<u16> = rows.iter().map(|row| row[0].parse().expect("a code")).collect();
-    // 1011 is of the wire and waits for authentication.
     let known = [
         0,
         envelope::MALFORMED,
@@ -97,11 +95,13 @@ fn the_page_has_every_code() {
         envelope::TOO_LARGE,
         envelope::NOT_FOUND,
         envelope::TOO_MANY,
-        1011,
+        envelope::FORBIDDEN,
         envelope::CONFLICT,
         envelope::UNKNOWN_TYPE,
+        400,
         404,
         405,
+        501,
     ];
     assert_eq!(codes, known);
 }
@@ -154,6 +154,8 @@ fn the_numbers_of_the_page_are_those_of_the_code() {
         format!("1 to {} of `A-Z", limits::TASK_ID_BYTES_MAX),
         format!("`connections_max` | {} |", config.connections_max),
         format!("`header_timeout_ms` | {} s |", config.header_timeout_ms / 1_000),
+        format!("`keep_alive_ms` | {} s |", config.keep_alive_ms / 1_000),
+        format!("| {} MiB |", limits::REQUEST_BODIES_BYTES_MAX >> 20),
         format!("`request_timeout_ms` | {} s |", config.request_timeout_ms / 1_000),
         format!(
             "may take {} s in all, {} s",

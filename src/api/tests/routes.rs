@@ -38,13 +38,87 @@ async fn unknown_paths_are_404_with_the_envelope() {
         "/xcron/createtask",
         "/xcron/createTask/",
         "/xcron/peer",
-        "/v1/tasks",
+        "/v2/tasks",
     ] {
         let answer = get(&app, path).await;
         assert_eq!((answer.status, answer.code()), (StatusCode::NOT_FOUND, 404), "{path}");
         assert_eq!(keys(&answer.json()), ["code", "message", "uuid"]);
         assert_eq!(answer.headers[CONTENT_TYPE], "application/json");
+        for part in [
+            "/xcron/createTask",
+            "/v1/tasks/{id}",
+            "/v1/cluster",
+            "/metrics",
+            "/healthz",
+            "/readyz",
+        ] {
+            assert!(answer.message().contains(part), "{part} is missing: {}", answer.text);
+        }
     }
+    for (method, status, code) in [
+        (Method::GET, StatusCode::NOT_FOUND, "not_found"),
+        (Method::DELETE, StatusCode::NOT_FOUND, "not_found"),
+    ] {
+        let request = request(method, "/v1/tasks").body(Body::empty()).expect("a request");
+        let answer = send(&app, request).await;
+        assert_eq!((answer.status, answer.json()["code"].as_str()), (status, Some(code)));
+    }
+    let request = request(Method::DELETE, "/v1/cluster")
+        .body(Body::empty())
+        .expect("a request");
+    let answer = send(&app, request).await;
+    assert_eq!(answer.status, StatusCode::METHOD_NOT_ALLOWED);
+    assert_eq!(answer.json()["code"], "method_not_allowed");
+}
+
+#[tokio::test]
+async fn a_query_tells_the_truth_about_instants_and_zones() {
+    use crate::core::task::{Delivery, Schedule, TaskSpec, TaskState};
+    let query = async |schedule: Schedule| {
+        let spec = TaskSpec {
+            id: TaskId::parse("t").expect("valid"),
+            schedule,
+            url: "http://h/".to_owned(),
+            body: b"{}".to_vec(),
+            created_ms: NOW_MS,
+            delivery: Delivery::AtLeastOnce,
+            revision: 1,
+        };
+        let view = Some(TaskView {
+            spec,
+            state: TaskState::new(NOW_MS, 0),
+        });
+        let (app, _readiness) = app_with(FakeTasks {
+            view,
+            ..FakeTasks::default()
+        });
+        let data = get(&app, "/xcron/queryTask?task_id=t").await.json()["data"].clone();
+        (data["format"].clone(), data["at"].clone(), data["schedule"].clone())
+    };
+    let once = |at_ms| Schedule::Once { at_ms };
+    let cron = |timezone: &str| Schedule::Cron {
+        expression: "@daily".to_owned(),
+        timezone: timezone.to_owned(),
+    };
+    assert_eq!(
+        query(once(1_893_456_000_000)).await,
+        (json!("1893456000"), json!(null), json!(null))
+    );
+    let at = "2030-01-01T00:00:00.001Z";
+    let expected = (json!("1893456001"), json!(at), json!({"at": at}));
+    assert_eq!(query(once(1_893_456_000_001)).await, expected);
+    let late = query(once(20_000_000_000_000)).await;
+    assert_eq!(
+        (late.0, late.1),
+        (json!("9999999999"), json!("2603-10-11T11:33:20.000Z"))
+    );
+    assert_eq!(query(cron("UTC")).await, (json!("@daily"), json!(null), json!(null)));
+    let expected = (
+        json!("@daily"),
+        json!(null),
+        json!({"cron": "@daily", "timezone": "Asia/Tokyo"}),
+    );
+    assert_eq!(query(cron("Asia/Tokyo")).await, expected);
 }
 
 #[tokio::test]
@@ -161,7 +235,7 @@ async fn damage_in_a_stored_body_is_told_and_counted() {
         delivery: crate::core::task::Delivery::AtLeastOnce,
         revision: 1,
     };
-    let state = crate::core::task::TaskState::new(0, crate::core::target::Target([0; 16]));
+    let state = crate::core::task::TaskState::new(0, 0);
     let seen = Arc::new(Seen::default());
     let tasks = FakeTasks {
         view: Some(TaskView { spec, state }),

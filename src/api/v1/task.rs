@@ -4,8 +4,9 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 
 use super::super::envelope::{Refusal, UNAVAILABLE};
+use super::super::schedule::ScheduleFields;
 use crate::core::instant::rfc3339_ms;
-use crate::core::task::{Life, Outcome, Schedule, TaskState, Verdict};
+use crate::core::task::{Life, Outcome, TaskState, Verdict};
 use crate::id::TaskId;
 use crate::router::TaskView;
 
@@ -23,13 +24,6 @@ struct Task<'a> {
     retrying: Vec<Retrying>,
     claimed: Option<Claimed>,
     outcomes: Vec<OutcomeFields>,
-}
-
-#[derive(Serialize)]
-#[serde(untagged)]
-enum ScheduleFields<'a> {
-    Cron { cron: &'a str, timezone: &'a str },
-    Once { at: String },
 }
 
 #[derive(Serialize)]
@@ -86,13 +80,7 @@ pub(super) fn json(view: &TaskView) -> Result<Vec<u8>, Refusal> {
         id: spec.id.as_str(),
         revision: state.revision,
         status: status(state.life),
-        schedule: match &spec.schedule {
-            Schedule::Cron { expression, timezone } => ScheduleFields::Cron {
-                cron: expression,
-                timezone,
-            },
-            Schedule::Once { at_ms } => ScheduleFields::Once { at: rfc3339_ms(*at_ms) },
-        },
+        schedule: ScheduleFields::from(&spec.schedule),
         callback: CallbackFields { url: &spec.url, body },
         delivery: spec.delivery.name(),
         created_at: rfc3339_ms(spec.created_ms),

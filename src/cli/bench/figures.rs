@@ -302,6 +302,10 @@ impl Figures {
         if self.creates.acked == 0 {
             failures.push("no task was created".to_owned());
         }
+        if self.creates.not_tried > 0 && !self.interrupted {
+            let why = self.creates.gave_up.as_deref().unwrap_or("no node could be reached");
+            failures.push(format!("creates never tried: {} ({why})", self.creates.not_tried));
+        }
         if let Some(callbacks) = &self.callbacks {
             if callbacks.missing > 0 && !self.interrupted {
                 failures.push(format!("callbacks missing: {}", callbacks.missing));

@@ -36,6 +36,7 @@ use self::ledger::Ledger;
 use self::progress::Progress;
 use self::sink::Sink;
 use self::wall::wall_us;
+use super::print;
 use crate::clock::Clock;
 
 /// How long to stay after the last callback that is owed, to see repeats.
@@ -52,9 +53,9 @@ pub fn run(args: Args, clock: Arc<dyn Clock>) -> anyhow::Result<ExitCode> {
         measure(&settings, clock, Interrupt::on_ctrl_c()).await
     })?;
     if json {
-        println!("{}", report::json(&figures)?);
+        print(&format!("{}\n", report::json(&figures)?))?;
     } else {
-        println!("{}", report::text(&figures));
+        print(&format!("{}\n", report::text(&figures)))?;
     }
     Ok(match (figures.failures().is_empty(), figures.interrupted) {
         (false, _) => ExitCode::FAILURE,

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+use super::super::complain;
 use super::report::thousands;
 use crate::clock::Clock;
 
@@ -67,11 +68,11 @@ impl Progress {
 
     fn line(&mut self, done: u64, note: &str) {
         self.last_line = self.clock.monotonic();
-        eprintln!(
+        complain(&format!(
             "{}: {} of {} {note}",
             self.label,
             thousands(done),
             thousands(self.total)
-        );
+        ));
     }
 }

@@ -3,8 +3,7 @@
 
 use std::time::Duration;
 
-use super::attempt::Fired;
-use super::{Dispatcher, Queued};
+use super::{Dispatcher, Fired, Queued};
 use crate::core::command::{AttemptResult, ClaimFire, Op, Reply, Settle};
 use crate::core::due::DueAttempt;
 use crate::core::retry::{Answer, Decision};

@@ -22,8 +22,7 @@ async fn call(calls: &Calls, body: &'static [u8]) -> Answer {
 
 fn take(calls: &Calls) -> Vec<Frame> {
     let mut frames = Vec::new();
-    let stamp = Stamp { wall_ms: 77, log: 5 };
-    calls.take(stamp, &mut frames);
+    calls.take(77, &mut frames);
     frames
 }
 

@@ -146,10 +146,15 @@ async fn nodes_call_each_other_over_tcp() {
             clock: Arc::new(SystemClock::default()),
             entropy: Arc::new(SystemEntropy::default()),
             observe: Arc::new(Counters::default()),
-            memory: Arc::<Memory>::default(),
         })
     };
-    let serving = tokio::spawn(serve(listener, local(2), Arc::new(Obedient), pending()));
+    let serving = tokio::spawn(serve(
+        listener,
+        local(2),
+        Arc::new(Obedient),
+        DoorLimits::of_files(u32::MAX),
+        pending(),
+    ));
     let peers = Peers::new(Parts {
         local: local(1),
         addresses: Arc::new(book),

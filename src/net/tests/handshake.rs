@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
+use super::super::session::respond;
 use super::*;
 
 const NEW: &str = "the second secret of this test";
@@ -200,7 +201,8 @@ proptest! {
             }
             near.write_all(&bytes).await.expect("room");
             near.shutdown().await.expect("open");
-            let refusal = respond_as(&mut far, hello(2, 0), &secret(SECRET)).await;
+            let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
+            let refusal = respond(&mut far, &hello(2, 0), secret(SECRET).peer_keys(), &entropy).await;
             assert!(refusal.is_err());
             let entropy = Arc::new(SystemEntropy::default());
             let (mut near, mut far) = tokio::io::duplex(2_048);

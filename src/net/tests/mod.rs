@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -14,11 +13,10 @@ use tokio::time::Instant;
 use super::frame::{Frame, Kind};
 use super::hello::Hello;
 use super::memory::MemoryNet;
-use super::session::{Session, initiate, respond};
+use super::session::{Session, initiate};
 use super::wire::{End, FrameReader, FrameWriter};
 use super::*;
 use crate::entropy::SystemEntropy;
-use crate::id::Progress;
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
 
 mod calling;
@@ -26,7 +24,6 @@ mod failing;
 mod greeting;
 mod handshake;
 mod hostile;
-mod remembering;
 
 const CLUSTER: u128 = 0x00c0_ffee;
 const SECRET: &str = "the first secret of this test";
@@ -146,7 +143,6 @@ struct Node {
     cluster: u128,
     secret: String,
     skew_ms: u64,
-    memory: Arc<Memory>,
 }
 
 struct Running {
@@ -165,7 +161,6 @@ impl Node {
             cluster: CLUSTER,
             secret: SECRET.into(),
             skew_ms: 0,
-            memory: Arc::default(),
         }
     }
 
@@ -179,12 +174,17 @@ impl Node {
             clock: Arc::new(SkewedClock::new(self.skew_ms)),
             entropy: Arc::new(SystemEntropy::default()),
             observe: counters.clone(),
-            memory: self.memory,
         });
         let listener = self.net.listen(address(self.id));
         let (stop, stopped) = oneshot::channel::<()>();
         let shutdown = async move { drop(stopped.await) };
-        let serving = tokio::spawn(serve(listener, local.clone(), Arc::new(Obedient), shutdown));
+        let serving = tokio::spawn(serve(
+            listener,
+            local.clone(),
+            Arc::new(Obedient),
+            DoorLimits::of_files(u32::MAX),
+            shutdown,
+        ));
         let peers = Peers::new(Parts {
             local,
             addresses: book.clone(),
@@ -224,60 +224,7 @@ fn hello(from: NodeId, to: NodeId) -> Hello {
         cluster: CLUSTER,
         node: from,
         to,
-        phase: 0,
-        progress: Progress::default(),
-        seen: Progress::default(),
-    }
-}
-
-/// Answers a handshake with `own`, whoever calls.
-async fn respond_as(stream: &mut DuplexStream, own: Hello, secret: &ClusterSecret) -> Result<Session, Refusal> {
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
-    let own = |node| Hello { to: node, ..own };
-    respond(stream, secret.peer_keys(), &entropy, own, async |_| {
-        Ok(LogMark::default())
-    })
-    .await
-}
-
-/// Remembers, in memory, how far nodes have come.
-#[derive(Debug, Default)]
-struct Memory {
-    own: Mutex<Progress>,
-    seen: Mutex<BTreeMap<NodeId, (Progress, LogMark)>>,
-    is_superseded: AtomicBool,
-    is_full: AtomicBool,
-}
-
-impl Remember for Memory {
-    fn own(&self) -> Progress {
-        *self.own.lock()
-    }
-
-    fn seen(&self, node: NodeId) -> Progress {
-        let seen = self.seen.lock();
-        seen.get(&node)
-            .map_or_else(Progress::default, |(progress, mark)| Progress {
-                log: mark.get(),
-                ..*progress
-            })
-    }
-
-    fn met(&self, node: NodeId, progress: Progress) -> BoxFuture<'_, Result<LogMark, String>> {
-        Box::pin(async move {
-            if self.is_full.load(Ordering::SeqCst) {
-                return Err("the disk is full".to_owned());
-            }
-            let mut seen = self.seen.lock();
-            let (known, mark) = seen.entry(node).or_default();
-            *known = progress;
-            mark.raise(progress.log);
-            Ok(mark.clone())
-        })
-    }
-
-    fn superseded(&self) {
-        self.is_superseded.store(true, Ordering::SeqCst);
+        is_founding: false,
     }
 }
 

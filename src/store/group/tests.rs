@@ -3,7 +3,6 @@
 use super::*;
 use crate::core::command::Op;
 use crate::core::machine::{Batch, Wake};
-use crate::core::target::Target;
 use crate::core::task::{Delivery, Schedule};
 use crate::id::TaskId;
 use crate::store::Snapshot;
@@ -21,7 +20,7 @@ impl Fixture {
     }
 
     fn open(&self) -> (GroupStore, GroupMeta) {
-        let kv = FjallKv::open(self.directory.path(), 8 << 20).expect("opens");
+        let kv = FjallKv::open(self.directory.path(), 8 << 20, 900).expect("opens");
         let groups = GroupCount::new(1).expect("a divisor");
         GroupStore::open(Arc::new(kv), groups, GroupId(0)).expect("undamaged")
     }
@@ -48,7 +47,7 @@ fn create(store: &GroupStore, meta: &mut GroupMeta, id: &str, due_ms: u64) {
             key: key_of(id),
             spec: &spec,
             due_ms,
-            target: Target([9; 16]),
+            target: 9,
         },
     );
 }
@@ -80,7 +79,7 @@ fn what_was_committed_is_there_after_a_reopen() {
     );
     let entry = DueEntry {
         wake: Wake::Fire,
-        target: Target([9; 16]),
+        target: 9,
     };
     assert_eq!(
         store.dues((0, TaskKey([0; 16])), 100, 10).expect("readable"),

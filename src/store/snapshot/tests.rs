@@ -24,7 +24,7 @@ struct Node {
 impl Node {
     fn new() -> Self {
         let directory = tempfile::tempdir().expect("a temporary directory");
-        let kv = FjallKv::open(&directory.path().join("state"), 8 << 20).expect("an empty store");
+        let kv = FjallKv::open(&directory.path().join("state"), 8 << 20, 900).expect("an empty store");
         let spools = DirSpools::open(&directory.path().join("incoming")).expect("a fresh directory");
         Self {
             directory,

@@ -54,6 +54,7 @@ pub struct Launch {
     log: PathBuf,
     listen: SocketAddr,
     settings: Vec<(String, String)>,
+    before: String,
     arguments: Vec<String>,
 }
 
@@ -65,14 +66,26 @@ impl Launch {
             log: log.to_owned(),
             listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
             settings: Vec::new(),
+            before: String::new(),
             arguments: Vec::new(),
         }
     }
 
     /// With a setting of the configuration, by its key.
     pub fn set(mut self, key: &str, value: u64) -> Self {
-        let variable = format!("XCRON_{}", key.replace('.', "_").to_uppercase());
-        self.settings.push((variable, value.to_string()));
+        self.settings.push((variable(key), value.to_string()));
+        self
+    }
+
+    /// With a setting whose value is text.
+    pub fn set_text(mut self, key: &str, value: &str) -> Self {
+        self.settings.push((variable(key), value.to_owned()));
+        self
+    }
+
+    /// With commands of a shell before it, which the node inherits: `ulimit`, `umask`, redirections, `trap`.
+    pub fn before(mut self, commands: &str) -> Self {
+        self.before = format!("{commands}; ");
         self
     }
 
@@ -90,12 +103,27 @@ impl Launch {
 
     /// Starts the process and does not wait for it.
     pub fn spawn(&self) -> Node {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_xcron"));
+        let log = File::create(&self.log).expect("the log can be written");
+        self.spawn_with_log(log.into())
+    }
+
+    /// Starts the process with this as its standard error.
+    pub fn spawn_with_log(&self, log: Stdio) -> Node {
+        let mut command = if self.before.is_empty() {
+            Command::new(env!("CARGO_BIN_EXE_xcron"))
+        } else {
+            let mut shell = Command::new("sh");
+            shell.args([
+                "-c",
+                &format!("{}exec \"$0\" \"$@\"", self.before),
+                env!("CARGO_BIN_EXE_xcron"),
+            ]);
+            shell
+        };
         let inherited = std::env::vars_os().map(|(name, _)| name);
         for name in inherited.filter(|name| name.to_string_lossy().starts_with("XCRON_")) {
             command.env_remove(name);
         }
-        let log = File::create(&self.log).expect("the log can be written");
         let mut child = command
             .arg("serve")
             .args(["--listen", &self.listen.to_string(), "--data"])
@@ -276,6 +304,10 @@ impl Drop for Node {
         }
         self.end_now();
     }
+}
+
+fn variable(key: &str) -> String {
+    format!("XCRON_{}", key.replace('.', "_").to_uppercase())
 }
 
 fn address_in(line: &str) -> Option<SocketAddr> {

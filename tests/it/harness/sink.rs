@@ -61,7 +61,16 @@ pub struct Sink {
 impl Sink {
     /// Listens on a free port.
     pub async fn start() -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+        Self::start_on("127.0.0.1:0").await
+    }
+
+    /// Listens on a free port of every address of 127.0.0.0/8, and of all others: many targets in one.
+    pub async fn start_as_many() -> Self {
+        Self::start_on("0.0.0.0:0").await
+    }
+
+    async fn start_on(address: &str) -> Self {
+        let listener = TcpListener::bind(address).await.expect("a free port");
         let address = listener.local_addr().expect("it listens");
         let state = Arc::new(State::default());
         let accept = tokio::spawn(accept(listener, Arc::clone(&state)));
@@ -71,6 +80,11 @@ impl Sink {
     /// The URL of a path.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.address)
+    }
+
+    /// The URL of a path at one of the addresses it listens on.
+    pub fn url_at(&self, host: &str, path: &str) -> String {
+        format!("http://{host}:{}{path}", self.address.port())
     }
 
     /// All attempts so far, in the order of their arrival.

@@ -6,7 +6,6 @@ use std::ops::Bound;
 use bytes::Bytes;
 use xcron::core::machine::{DueEntry, GroupState, Wake};
 use xcron::core::record;
-use xcron::core::target::Target;
 use xcron::core::task::TaskState;
 use xcron::id::{GroupCount, GroupId, TaskId};
 use xcron::store::GroupMeta;
@@ -120,7 +119,7 @@ fn a_store_is_read_whole() {
     let count: u64 = 3_000;
     let entry = DueEntry {
         wake: Wake::Fire,
-        target: Target([7; 16]),
+        target: 7,
     };
     for number in 0..count {
         let task = cron(&format!("task-{number}"));
@@ -130,7 +129,7 @@ fn a_store_is_read_whole() {
         put(
             Table::State,
             &key::task(key),
-            record::encode_state(&TaskState::new(wall(number), Target([7; 16]))),
+            record::encode_state(&TaskState::new(wall(number), 7)),
         );
         put(
             Table::Due,

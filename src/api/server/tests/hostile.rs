@@ -1,7 +1,6 @@
 //! Peers that hold on to what they were given, and bytes that are hardly HTTP.
 
 use super::*;
-use crate::core::target::Target;
 use crate::core::task::{Delivery, Schedule, TaskSpec, TaskState};
 use crate::id::TaskId;
 use crate::limits::BODY_BYTES_MAX;
@@ -21,7 +20,7 @@ fn large() -> FakeTasks {
         delivery: Delivery::AtLeastOnce,
         revision: 1,
     };
-    let state = TaskState::new(0, Target([0; 16]));
+    let state = TaskState::new(0, 0);
     FakeTasks {
         view: Some(TaskView { spec, state }),
         ..FakeTasks::default()
@@ -68,7 +67,19 @@ async fn an_idle_connection_is_closed() {
     let server = start(limits, FakeTasks::default()).await;
     let mut stream = server.connect().await;
     stream.write_all(GET.as_bytes()).await.expect("sent");
-    let answer = read_to_end(&mut stream).await;
+    read_until(&mut stream, r#""status":"ok""#).await;
+    // The time of a head is none of an idle connection's; that of a head that has begun is.
+    sleep(Duration::from_millis(300)).await;
+    stream.write_all(GET.as_bytes()).await.expect("still open");
+    read_until(&mut stream, r#""status":"ok""#).await;
+    stream.write_all(b"GET /healthz").await.expect("still open");
+    assert_eq!(read_to_end(&mut stream).await, "");
+    let limits = ServeLimits {
+        keep_alive: Duration::from_millis(100),
+        ..LIMITS
+    };
+    let server = start(limits, FakeTasks::default()).await;
+    let answer = server.exchange(GET.as_bytes()).await;
     assert_eq!(answer.matches("HTTP/1.1 200").count(), 1, "{answer}");
 }
 
@@ -83,11 +94,24 @@ async fn what_is_hardly_http_ends_its_connection_alone() {
         ("\0\0\0\0\r\n\r\n", "400"),
         ("GET\r\n\r\n", "400"),
         ("PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", "nothing"),
-        ("GET /healthz HTTP/1.1\r\ncontent-length: x\r\n\r\n", "400"),
+        ("GET /healthz HTTP/1.1\r\nhost: x\r\ncontent-length: x\r\n\r\n", "400"),
         ("POST /xcron/createTask HTTP/1.1\r\ncontent-length: -1\r\n\r\n", "400"),
         (
             "POST /xcron/createTask HTTP/1.1\r\ntransfer-encoding: gzip\r\n\r\n",
             "400",
+        ),
+        ("GET /healthz HTTP/1.1\r\nconnection: close\r\n\r\n", "400"),
+        (
+            "GET /healthz HTTP/1.1\r\nhost: x\r\nhost: x\r\nconnection: close\r\n\r\n",
+            "400",
+        ),
+        (
+            "POST /xcron/createTask HTTP/1.1\r\nhost: x\r\ntransfer-encoding: gzip, chunked\r\nconnection: close\r\n\r\n0\r\n\r\n",
+            "501",
+        ),
+        (
+            "GET /v1/cluster HTTP/1.1\r\nhost: x\r\norigin: http://evil.example\r\nconnection: close\r\n\r\n",
+            "403",
         ),
         (many.as_str(), "431"),
         (long.as_str(), "431"),
@@ -185,10 +209,97 @@ async fn a_listener_that_fails_is_asked_again() {
     };
     let (app, _) = app_with(FakeTasks::default());
     let seen = Arc::new(Seen::default());
-    let server = tokio::spawn(serve(listener, app, LIMITS, seen, std::future::pending()));
+    let server = tokio::spawn(serve(listener, parts(app, LIMITS, seen), std::future::pending()));
     near.write_all(GET_LAST.as_bytes()).await.expect("sent");
     let mut answer = String::new();
     near.read_to_string(&mut answer).await.expect("an answer");
     assert!(answer.contains("not ready"), "{answer}");
+    server.abort();
+}
+
+#[tokio::test]
+async fn a_client_that_has_closed_its_half_gets_its_answer() {
+    let server = start(LIMITS, FakeTasks::default()).await;
+    let mut stream = server.connect().await;
+    let request = post("", &good().to_string());
+    let (head, rest) = request.split_at(request.len() - 5);
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    sleep(Duration::from_millis(50)).await;
+    stream.write_all(rest.as_bytes()).await.expect("sent");
+    stream.shutdown().await.expect("the end is sent");
+    assert!(read_to_end(&mut stream).await.contains(r#""task_id":"made""#));
+    // The same while the answer is still being waited for.
+    let slow = FakeTasks {
+        silent: true,
+        ..FakeTasks::default()
+    };
+    let limits = ServeLimits {
+        request_timeout: Duration::from_millis(200),
+        ..LIMITS
+    };
+    let server = start(limits, slow).await;
+    let mut stream = server.connect().await;
+    stream.write_all(request.as_bytes()).await.expect("sent");
+    sleep(Duration::from_millis(50)).await;
+    stream.shutdown().await.expect("the end is sent");
+    assert!(read_to_end(&mut stream).await.contains(r#""code":1004"#));
+}
+
+#[tokio::test]
+async fn a_client_that_sends_far_too_much_finds_its_answer() {
+    let server = start(LIMITS, FakeTasks::default()).await;
+    // More than is read before the answer, and more than the system's buffers hold.
+    let length = 32 << 20;
+    let head = format!("POST /xcron/createTask HTTP/1.1\r\nhost: x\r\ncontent-length: {length}\r\n\r\n");
+    let mut stream = server.connect().await;
+    let sending = async {
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(&vec![b'x'; length]).await
+    };
+    // It reads only when it has sent everything, as simple clients do.
+    timeout(PATIENCE, sending)
+        .await
+        .expect("taken in time")
+        .expect("no reset");
+    let answer = read_to_end(&mut stream).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 200") && answer.contains(r#""code":1007"#),
+        "{answer}"
+    );
+}
+
+#[tokio::test]
+async fn stalled_uploads_make_room_for_others() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let address = listener.local_addr().expect("an address");
+    let (app, _) = app_with(FakeTasks::default());
+    let clock = Arc::new(SystemClock::default());
+    let parts = Parts {
+        bodies: Bodies::with_room(clock, 64 << 10),
+        ..parts(app, LIMITS, Arc::new(Seen::default()))
+    };
+    let server = tokio::spawn(serve(listener, parts, std::future::pending()));
+    let head = "POST /xcron/createTask HTTP/1.1\r\nhost: x\r\ncontent-length: 50000\r\n\r\n";
+    let mut stalled = TcpStream::connect(address).await.expect("a connection");
+    stalled.write_all(head.as_bytes()).await.expect("sent");
+    stalled.write_all(&vec![b' '; 40_000]).await.expect("sent");
+    sleep(Duration::from_millis(100)).await;
+    let upload = |padding: usize| post("connection: close\r\n", &format!("{}{}", good(), " ".repeat(padding)));
+    let exchange = async |request: String| {
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        read_to_end(&mut stream).await
+    };
+    let refused = exchange(upload(40_000)).await;
+    assert!(refused.contains(r#""code":1009"#), "nothing has stalled yet: {refused}");
+    assert!(refused.to_ascii_lowercase().contains("retry-after: 1\r\n"), "{refused}");
+    assert!(
+        exchange(upload(0)).await.contains(r#""task_id":"made""#),
+        "a small one fits"
+    );
+    sleep(Duration::from_millis(1_200)).await;
+    let taken = exchange(upload(40_000)).await;
+    assert!(taken.contains(r#""task_id":"made""#), "{taken}");
+    assert!(read_until(&mut stalled, "}").await.contains("stalled"));
     server.abort();
 }
