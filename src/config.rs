@@ -61,6 +61,15 @@ pub struct Config {
         value_name = "IP:PORT"
     )]
     pub peer_listen: PeerListen,
+    /// Address and port at which the other nodes reach this one, where that is not `peer_listen`: behind NAT or a port mapping
+    #[arg(
+        id = "peer_advertise",
+        long = "peer-advertise",
+        env = "XCRON_PEER_ADVERTISE",
+        required = false,
+        value_name = "IP:PORT"
+    )]
+    pub peer_advertise: PeerListen,
     /// Peer addresses of nodes of the cluster to join; empty: an empty directory becomes a new cluster
     #[arg(
         id = "join",
@@ -354,6 +363,7 @@ impl Default for Config {
             data: PathBuf::from("./xcron-data"),
             groups: GroupCount::new(GROUPS_DEFAULT).expect("limits.rs asserts that the default divides SHARDS"),
             peer_listen: PeerListen::default(),
+            peer_advertise: PeerListen::default(),
             join: Seeds::default(),
             zone: String::new(),
             secret_file: PathBuf::new(),

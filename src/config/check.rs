@@ -44,11 +44,21 @@ pub enum Invalid {
     },
     /// Others could not call back.
     #[error(
-        "peer_listen = {listen}: other nodes are told this address, so it must be one of this machine's and have a port"
+        "peer_listen = {listen}: other nodes are told this address, so it must be one of this machine's; or name the one at \
+         which they reach it with peer_advertise (--peer-advertise)"
     )]
     PeerListen {
         /// The address.
         listen: SocketAddr,
+    },
+    /// Others could not call back there either.
+    #[error(
+        "peer_advertise = {advertise}: must be an address and port at which other nodes reach this one, of the same kind \
+         (IPv4 or IPv6) as peer_listen, which is needed too"
+    )]
+    PeerAdvertise {
+        /// The address.
+        advertise: SocketAddr,
     },
     /// A node that joins others must be reached by them.
     #[error("join: needs peer_listen (--peer-listen), the address at which the other nodes reach this one")]
@@ -104,6 +114,7 @@ impl Invalid {
             Self::Data => "data",
             Self::Replicas { .. } => "replicas",
             Self::PeerListen { .. } => "peer_listen",
+            Self::PeerAdvertise { .. } => "peer_advertise",
             Self::Join => "join",
             Self::Zone { .. } => "zone",
             Self::Filter { .. } => "log.filter",
@@ -173,8 +184,16 @@ impl Config {
                 replicas: self.replicas,
             });
         }
+        if let Some(advertise) = self.peer_advertise.0 {
+            let is_of_its_kind = |listen: SocketAddr| listen.is_ipv4() == advertise.is_ipv4();
+            let fits = self.peer_listen.0.is_some_and(is_of_its_kind);
+            if !fits || advertise.ip().is_unspecified() || advertise.port() == 0 {
+                return Err(Invalid::PeerAdvertise { advertise });
+            }
+        }
         if let Some(listen) = self.peer_listen.0
             && listen.ip().is_unspecified()
+            && self.peer_advertise.0.is_none()
         {
             return Err(Invalid::PeerListen { listen });
         }

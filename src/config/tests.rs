@@ -171,6 +171,29 @@ fn an_address_that_others_reach_needs_a_decision() {
 }
 
 #[test]
+fn the_address_that_peers_are_told_may_be_another() {
+    let load = |arguments: &[&str]| flags(arguments).load().map_err(|error| error.to_string());
+    let everywhere = "--peer-listen=0.0.0.0:8100";
+    assert!(
+        load(&[everywhere])
+            .expect_err("nobody could call it")
+            .contains("--peer-advertise")
+    );
+    assert!(load(&[everywhere, "--peer-advertise=192.0.2.7:8100"]).is_ok());
+    for wrong in ["0.0.0.0:8100", "192.0.2.7:0", "[2001:db8::1]:8100"] {
+        let error = load(&[everywhere, &format!("--peer-advertise={wrong}")]).expect_err("refused");
+        assert!(
+            error.contains(&format!("peer_advertise = {wrong}")) && error.contains("--peer-advertise"),
+            "{error}"
+        );
+    }
+    assert!(
+        load(&["--peer-advertise=192.0.2.7:8100"]).is_err(),
+        "there is nothing to advertise"
+    );
+}
+
+#[test]
 fn the_retry_table_becomes_the_policy() {
     let text = "[retry]\nattempts_max = 9\nfirst_delay_ms = 7\ndelay_max_ms = 70\njitter_percent = 0\n";
     let loaded = load_file(text, &["--retry-first-delay-ms", "8"]).expect("valid");

@@ -421,7 +421,7 @@ async fn expect_no_twin(view: &mut watch::Receiver<Arc<ClusterView>>, clock: &dy
 }
 
 fn own_facts(config: &Config, node: NodeId, known: Option<&Identity>, api: SocketAddr) -> Facts {
-    let peer = config.peer_listen.0.unwrap_or(api);
+    let peer = config.peer_advertise.0.or(config.peer_listen.0).unwrap_or(api);
     // Others cannot call 0.0.0.0: the machine is the one that its peer address names.
     let api = if api.ip().is_unspecified() {
         SocketAddr::new(peer.ip(), api.port())

@@ -1,15 +1,25 @@
-//! Memory stays bounded however many tasks are due in one second, and all of them arrive once.
+//! Memory stays bounded however many tasks are due in one second, and all of them arrive once; and however many clients
+//! send bodies that they do not end.
 //!
 //! `XCRON_TEST_DUE_AT_ONCE` sets the number of tasks.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use crate::harness::client::{Told, one_shot};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::harness::client::{TOO_MANY, Told, one_shot};
 use crate::harness::node::{Node, Place};
 use crate::harness::oracle::Oracle;
 use crate::harness::sink::Sink;
 use crate::harness::{eventually, setting, wall_ms, wall_secs};
 
+/// Uploads that stall just before their end; each of them would take a quarter of a megabyte, or the double of it.
+const UPLOADS: usize = 1_000;
+const UPLOAD_BYTES: usize = 250_000;
+/// Most memory that they may take together: 64 MiB for bodies, 64 KiB for the buffer of each connection, and some.
+const UPLOADS_BYTES_MAX: u64 = 192 << 20;
 /// Tasks due in the same second that the gate runs.
 const TASKS: u64 = 20_000;
 const CONNECTIONS: u64 = 64;
@@ -97,4 +107,48 @@ async fn create(node: &Node, oracle: &Arc<Oracle>, name: &'static str, tasks: u6
         acked += client.await.expect("no client panics");
     }
     acked
+}
+
+/// Sends most of a body, and then nothing more, until dropped.
+async fn stall(address: SocketAddr) -> TcpStream {
+    let mut stream = TcpStream::connect(address).await.expect("a connection");
+    let head = format!(
+        "POST /xcron/createTask HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n",
+        UPLOAD_BYTES + 1
+    );
+    stream.write_all(head.as_bytes()).await.expect("sent");
+    // One that is refused is read on, but not for ever.
+    let _ = stream.write_all(&vec![b' '; UPLOAD_BYTES]).await;
+    stream
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn stalled_uploads_take_bounded_memory_and_keep_nobody_out() {
+    let place = Place::new();
+    let node = place.node().start().await;
+    let before_bytes = node.peak_memory_bytes();
+    let mut uploads = tokio::task::JoinSet::new();
+    for _ in 0..UPLOADS {
+        uploads.spawn(stall(node.address()));
+    }
+    let mut held = Vec::new();
+    while let Some(stream) = uploads.join_next().await {
+        held.push(stream.expect("no panic"));
+    }
+    let mut client = node.client();
+    let task = one_shot("t", FAR_SECS, "http://127.0.0.1:9/", "{}");
+    eventually("a client is served among them", async || {
+        match client.create(task.clone()).await {
+            Told::Refused(TOO_MANY, _) => None,
+            told => Some(told.done()),
+        }
+    })
+    .await;
+    let taken_bytes = node.peak_memory_bytes() - before_bytes;
+    println!(
+        "{} uploads of {UPLOAD_BYTES} bytes took {} MB",
+        held.len(),
+        taken_bytes >> 20
+    );
+    assert!(taken_bytes < UPLOADS_BYTES_MAX, "{} MB", taken_bytes >> 20);
 }

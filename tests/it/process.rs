@@ -198,6 +198,15 @@ fn modes(path: &Path, found: &mut Vec<(String, u32)>) {
     }
 }
 
+/// Tells a node that waits to found its cluster, as one does that could be reached by others.
+async fn found(client: &mut Client) {
+    eventually("the cluster is founded", async || {
+        let reply = client.request(Method::POST, "/v1/cluster/init", "").await;
+        reply.is_ok_and(|reply| reply.status.is_success()).then_some(())
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn files_are_their_user_s_alone_whatever_the_umask() {
     let (place, address) = (Place::new(), free_port());
@@ -206,11 +215,7 @@ async fn files_are_their_user_s_alone_whatever_the_umask() {
     let mut node = launch.spawn();
     // It has a secret, and so it waits to be told to found its cluster.
     let mut client = Client::new(address);
-    eventually("the cluster is founded", async || {
-        let reply = client.request(Method::POST, "/v1/cluster/init", "").await;
-        reply.is_ok_and(|reply| reply.status.is_success()).then_some(())
-    })
-    .await;
+    found(&mut client).await;
     node.ready().await.expect("it serves");
     fill(&node, "fill", 300).await;
     let mut found = Vec::new();
@@ -319,4 +324,25 @@ async fn a_second_signal_a_second_later_stops_at_once() {
     let ended = node.ended().await;
     assert_eq!(ended.status.code(), Some(0));
     assert!(ended.stderr.contains("stopped at once"), "{ended}");
+}
+
+#[tokio::test]
+async fn peers_are_told_the_address_that_is_advertised() {
+    let (place, address, peer) = (Place::new(), free_port(), free_port());
+    let everywhere = format!("--peer-listen=0.0.0.0:{}", peer.port());
+    let launch = place
+        .node()
+        .listen(address)
+        .argument(&everywhere)
+        .argument(&format!("--peer-advertise={peer}"));
+    let mut node = launch.spawn();
+    let mut client = Client::new(address);
+    found(&mut client).await;
+    node.ready().await.expect("it serves");
+    let status = client
+        .request(Method::GET, "/v1/cluster", "")
+        .await
+        .expect("an answer")
+        .text();
+    assert!(status.contains(&format!(r#""peer":"{peer}""#)), "{status}");
 }

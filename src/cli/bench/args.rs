@@ -206,7 +206,7 @@ impl TryFrom<Args> for Settings {
 }
 
 fn node(api: &str) -> anyhow::Result<Node> {
-    let url = Url::parse(api).with_context(|| format!("--api: `{api}` is not a URL"))?;
+    let url = Url::parse(&super::super::client::base(api)).with_context(|| format!("--api: `{api}` is not a URL"))?;
     if url.scheme() != "http" || !matches!(url.path(), "" | "/") {
         bail!("--api: `{api}` must be http://host:port, without a path");
     }
@@ -245,7 +245,7 @@ mod tests {
     #[test]
     fn refusals_name_the_option() {
         for (line, option) in [
-            ("--api nonsense", "--api"),
+            ("--api ://x", "--api"),
             ("--api https://a:1", "--api"),
             ("--api http://a:1/v1", "--api"),
             ("--rate 0", "--rate"),
