@@ -155,6 +155,33 @@ impl fmt::Display for FireId {
     }
 }
 
+/// Which start of a node's process this is: counted in its directory, with a random number that tells two starts of one count
+/// apart, of which one began from an older copy of the directory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Start {
+    /// 1 for the first; 0: nothing is known.
+    pub counter: u64,
+    /// Drawn anew at each start.
+    pub nonce: u64,
+}
+
+/// How far a node has come: in its own directory, or as another node has last heard of it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Progress {
+    /// Its newest start.
+    pub start: Start,
+    /// Number of the last frame of its log that is on its disk; 0: not known.
+    pub log: u64,
+}
+
+impl Progress {
+    /// Whether a node that is here has been seen further on: it runs on an older copy of its directory.
+    pub fn is_behind(self, seen: Self) -> bool {
+        let is_other_start = seen.start.counter == self.start.counter && seen.start.nonce != self.start.nonce;
+        seen.start.counter > self.start.counter || is_other_start || (self.log != 0 && seen.log > self.log)
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -201,5 +228,26 @@ mod tests {
         let id = TaskId::generate(1_772_323_200_000, [7; 10]);
         assert_eq!(TaskId::parse(id.as_str()), Ok(id.clone()));
         assert_eq!(id.as_str().as_bytes()[14], b'7');
+    }
+
+    #[test]
+    fn an_older_copy_of_a_node_is_behind_what_was_seen_of_it() {
+        let at = |counter, nonce, log| Progress {
+            start: Start { counter, nonce },
+            log,
+        };
+        let seen = at(7, 70, 1_000);
+        for (own, is_behind, why) in [
+            (at(8, 80, 1_000), false, "the next start"),
+            (at(7, 70, 1_000), false, "the same start"),
+            (at(9, 90, 2_000), false, "later ones were not seen"),
+            (at(6, 60, 1_000), true, "an earlier start"),
+            (at(7, 71, 1_000), true, "another start of the same count"),
+            (at(8, 80, 999), true, "its log ends before what it has confirmed"),
+            (at(8, 80, 0), false, "how far its log goes is not known yet"),
+        ] {
+            assert_eq!(own.is_behind(seen), is_behind, "{why}");
+        }
+        assert!(!at(1, 5, 3).is_behind(Progress::default()), "nothing was seen");
     }
 }

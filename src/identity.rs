@@ -1,20 +1,26 @@
-//! Who this node is: its id and its cluster's facts, made once and kept in the data directory.
+//! Who this node is: its id, its cluster's facts and its count of starts, kept in the data directory.
 //!
-//! Also owns the directory: the lock that keeps a second process out, and `--rejoin`, which sets a damaged directory's
-//! contents aside so that the node returns with a new id. Called by `node.rs` before anything else is opened.
+//! Also owns the directory: the lock that keeps a second process out, what is remembered of other nodes (`identity/peers.rs`),
+//! and `--rejoin`, which sets the contents of a damaged or superseded directory aside so that the node returns with a new
+//! id. Called by `node.rs` before anything else is opened.
+
+mod peers;
 
 use std::fmt::Debug;
 use std::fs::{self, File, TryLockError};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use futures_util::future::BoxFuture;
 use serde::{Deserialize, Serialize};
 
 use crate::core::record;
 use crate::entropy::Entropy;
-use crate::id::{GroupCount, NodeId};
+use crate::id::{GroupCount, NodeId, Start};
 use crate::store::DirSpools;
 use crate::wal::DirFiles;
+
+pub use peers::{KNOWN_PEERS_MAX, KnownPeer};
 
 const IDENTITY_FILE: &str = "identity";
 const LOCK_FILE: &str = "lock";
@@ -26,7 +32,13 @@ const STATE_DIRECTORY: &str = "state";
 const SECRET_FILE: &str = "secret";
 /// Subdirectory of snapshots that other nodes send.
 const SPOOL_DIRECTORY: &str = "incoming";
-const IDENTITY_V1: u8 = 1;
+/// What is remembered of the other nodes.
+const PEERS_FILE: &str = "peers";
+/// What was found to be damaged, by a start that failed because of it.
+const DAMAGE_FILE: &str = "damage";
+/// Version 1 had no count of starts.
+const IDENTITY_V2: u8 = 2;
+const PEERS_V1: u8 = 1;
 
 /// Why the data directory cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -44,6 +56,20 @@ pub enum IdentityError {
     /// Another process holds the lock.
     #[error("data directory {} is in use by another xcron; stop it, or choose another with --data", .0.display())]
     InUse(PathBuf),
+    /// Its peers have seen this node further on than it is here.
+    #[error(
+        "data directory {}: an older copy of this node's directory. The other nodes have seen the node further on, so it has \
+         forgotten what it confirmed, and must not vote. Start with --rejoin and --join to set the directory aside and return \
+         as a new node: the others hold what it held. If they are lost for good: xcron recover", .0.display()
+    )]
+    Superseded(PathBuf),
+    /// Nothing is wrong with it.
+    #[error(
+        "data directory {}: not set aside, since no start has found it damaged: --rejoin would throw away a good copy of the \
+         tasks. Start without --rejoin; if the directory is damaged, that start says so, and --rejoin is accepted from then on. \
+         To take a healthy node out: xcron cluster drain", .0.display()
+    )]
+    Healthy(PathBuf),
     /// The identity is damaged, or gone while data is there.
     #[error(
         "data directory {}: {what}. The node does not know who it is and must not vote: start with --rejoin to set the \
@@ -68,6 +94,8 @@ pub struct Identity {
     pub groups: GroupCount,
     /// How far the node has come.
     pub stage: Stage,
+    /// Its newest start.
+    pub start: Start,
 }
 
 /// How far a node has come.
@@ -79,6 +107,8 @@ pub enum Stage {
     Joining,
     /// Log and state have been made. A log that is missing is lost, and a group that is missing lives elsewhere.
     Settled,
+    /// The directory is an older copy of itself: other nodes have seen the node further on. It never starts again.
+    Superseded,
 }
 
 impl Identity {
@@ -89,6 +119,7 @@ impl Identity {
             cluster,
             groups,
             stage: Stage::Joining,
+            start: Start::default(),
         }
     }
 
@@ -99,7 +130,18 @@ impl Identity {
             cluster: (u128::from(entropy.next_u64()) << 64) | u128::from(entropy.next_u64()),
             groups,
             stage: Stage::Founding,
+            start: Start::default(),
         }
+    }
+
+    /// The same at its next start.
+    #[must_use]
+    pub fn started(self, entropy: &dyn Entropy) -> Self {
+        let start = Start {
+            counter: self.start.counter + 1,
+            nonce: entropy.next_u64(),
+        };
+        Self { start, ..self }
     }
 }
 
@@ -114,6 +156,14 @@ pub trait Home: Debug + Send + Sync + 'static {
     fn identity(&self) -> Result<Option<Identity>, IdentityError>;
     /// Keeps the identity: on disk when this returns, whole or not at all.
     fn keep(&self, identity: &Identity) -> Result<(), IdentityError>;
+    /// What is remembered of the other nodes.
+    fn peers(&self) -> Result<Vec<KnownPeer>, IdentityError>;
+    /// Keeps that in place of what was: on disk when this completes, whole or not at all.
+    fn keep_peers(&self, peers: Vec<KnownPeer>) -> BoxFuture<'_, Result<(), IdentityError>>;
+    /// What is here has been read, and is not damaged.
+    fn note_sound(&self) -> Result<(), IdentityError>;
+    /// The refusal of a directory that was found to be an older copy.
+    fn superseded(&self) -> IdentityError;
 }
 
 /// The data directory, locked for this process.
@@ -171,12 +221,36 @@ impl DataDirectory {
         self.path.join(SECRET_FILE)
     }
 
+    /// Whether `--rejoin` may set the contents aside: a start has found them damaged, or older than the node once was, or the
+    /// identity cannot be read. An empty directory may be as well.
+    pub fn may_be_set_aside(&self) -> bool {
+        self.path.join(DAMAGE_FILE).exists() || !matches!(self.identity(), Ok(Some(_)))
+    }
+
+    /// Notes why a start has failed, so that `--rejoin` is accepted.
+    pub fn note_damage(path: &Path, what: &str) -> Result<(), IdentityError> {
+        let file = path.join(DAMAGE_FILE);
+        write_whole(&file, what.as_bytes()).map_err(|error| io_error(&file, "cannot be written", error))
+    }
+
+    /// The refusal of `--rejoin` where nothing is wrong.
+    pub fn healthy(&self) -> IdentityError {
+        IdentityError::Healthy(self.path.clone())
+    }
+
     /// Moves everything of a damaged node into `set-aside-<stamp>` below the directory; returns where, if there was
     /// anything.
     pub fn set_aside(&self, stamp: u64) -> Result<Option<PathBuf>, IdentityError> {
         let aside = self.path.join(format!("set-aside-{stamp}"));
         let mut is_moved = false;
-        for name in [IDENTITY_FILE, LOG_DIRECTORY, STATE_DIRECTORY, SPOOL_DIRECTORY] {
+        for name in [
+            IDENTITY_FILE,
+            PEERS_FILE,
+            DAMAGE_FILE,
+            LOG_DIRECTORY,
+            STATE_DIRECTORY,
+            SPOOL_DIRECTORY,
+        ] {
             let from = self.path.join(name);
             if !from.exists() {
                 continue;
@@ -191,8 +265,10 @@ impl DataDirectory {
 
     /// A settled node without its log has forgotten its votes: it must not come back under its old id.
     fn with_its_data(&self, identity: Identity) -> Result<Identity, IdentityError> {
-        if identity.stage != Stage::Settled {
-            return Ok(identity);
+        match identity.stage {
+            Stage::Founding | Stage::Joining => return Ok(identity),
+            Stage::Superseded => return Err(self.superseded()),
+            Stage::Settled => {}
         }
         let has_files = |path: &Path| fs::read_dir(path).is_ok_and(|mut files| files.next().is_some());
         for (directory, what) in [(self.log(), "the log"), (self.state(), "the state")] {
@@ -203,14 +279,26 @@ impl DataDirectory {
         Ok(identity)
     }
 
-    fn decode(&self, bytes: &[u8]) -> Result<Identity, IdentityError> {
+    /// The record in a file that ends in its checksum; `None` where there is no file.
+    fn read<T: serde::de::DeserializeOwned>(
+        &self,
+        name: &'static str,
+        version: u8,
+    ) -> Result<Option<T>, IdentityError> {
+        let path = self.path.join(name);
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(io_error(&path, "cannot be read", error)),
+        };
         let (body, crc) = bytes
             .split_last_chunk::<4>()
-            .ok_or_else(|| self.damaged("file identity is cut".into()))?;
+            .ok_or_else(|| self.damaged(format!("file {name} is cut")))?;
         if crc32fast::hash(body) != u32::from_be_bytes(*crc) {
-            return Err(self.damaged("the checksum of file identity is wrong".into()));
+            return Err(self.damaged(format!("the checksum of file {name} is wrong")));
         }
-        record::decode("identity", IDENTITY_V1, body).map_err(|error| self.damaged(error.to_string()))
+        let value = record::decode(name, version, body);
+        value.map(Some).map_err(|error| self.damaged(error.to_string()))
     }
 
     fn damaged(&self, what: String) -> IdentityError {
@@ -223,34 +311,63 @@ impl DataDirectory {
 
 impl Home for DataDirectory {
     fn identity(&self) -> Result<Option<Identity>, IdentityError> {
-        let path = self.path.join(IDENTITY_FILE);
-        match fs::read(&path) {
-            Ok(bytes) => self
-                .decode(&bytes)
-                .and_then(|identity| self.with_its_data(identity))
-                .map(Some),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                if self.log().exists() || self.state().exists() {
-                    return Err(self.damaged("file identity is missing, but there is data".into()));
-                }
-                Ok(None)
+        match self.read(IDENTITY_FILE, IDENTITY_V2)? {
+            Some(identity) => self.with_its_data(identity).map(Some),
+            None if self.log().exists() || self.state().exists() => {
+                Err(self.damaged("file identity is missing, but there is data".into()))
             }
-            Err(error) => Err(io_error(&path, "cannot be read", error)),
+            None => Ok(None),
         }
     }
 
-    // Written aside, then renamed.
     fn keep(&self, identity: &Identity) -> Result<(), IdentityError> {
         let path = self.path.join(IDENTITY_FILE);
-        let mut bytes = record::versioned(IDENTITY_V1, identity);
-        bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
-        let fresh = path.with_extension("new");
-        let written = File::create(&fresh)
-            .and_then(|mut file| file.write_all(&bytes).and_then(|()| file.sync_all()))
-            .and_then(|()| fs::rename(&fresh, &path))
-            .and_then(|()| sync_directory(&self.path));
+        let written = write_whole(&path, &with_checksum(IDENTITY_V2, identity));
         written.map_err(|error| io_error(&path, "cannot be written", error))
     }
+
+    fn peers(&self) -> Result<Vec<KnownPeer>, IdentityError> {
+        Ok(self.read(PEERS_FILE, PEERS_V1)?.unwrap_or_default())
+    }
+
+    fn keep_peers(&self, peers: Vec<KnownPeer>) -> BoxFuture<'_, Result<(), IdentityError>> {
+        let path = self.path.join(PEERS_FILE);
+        let bytes = with_checksum(PEERS_V1, &peers);
+        Box::pin(async move {
+            let file = path.clone();
+            let written = tokio::task::spawn_blocking(move || write_whole(&file, &bytes)).await;
+            let written = written.unwrap_or_else(|error| Err(io::Error::other(error)));
+            written.map_err(|error| io_error(&path, "cannot be written", error))
+        })
+    }
+
+    fn note_sound(&self) -> Result<(), IdentityError> {
+        let path = self.path.join(DAMAGE_FILE);
+        match fs::remove_file(&path) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => Err(io_error(&path, "cannot be removed", error)),
+            _ => Ok(()),
+        }
+    }
+
+    fn superseded(&self) -> IdentityError {
+        IdentityError::Superseded(self.path.clone())
+    }
+}
+
+fn with_checksum(version: u8, value: &impl Serialize) -> Vec<u8> {
+    let mut bytes = record::versioned(version, value);
+    bytes.extend(crc32fast::hash(&bytes).to_be_bytes());
+    bytes
+}
+
+/// Writes a file aside, then renames it: it is on disk when this returns, whole or not at all.
+fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
+    let fresh = path.with_extension("new");
+    let mut file = File::create(&fresh)?;
+    file.write_all(bytes)?;
+    file.sync_all()?;
+    fs::rename(&fresh, path)?;
+    path.parent().map_or(Ok(()), sync_directory)
 }
 
 fn io_error(path: &Path, what: &'static str, error: io::Error) -> IdentityError {
@@ -275,6 +392,7 @@ fn create_private(path: &Path) -> io::Result<()> {
 mod tests {
     use super::*;
     use crate::entropy::SystemEntropy;
+    use crate::id::Progress;
 
     fn groups() -> GroupCount {
         GroupCount::new(32).expect("a divisor")
@@ -337,5 +455,62 @@ mod tests {
         let aside = directory.set_aside(7).expect("works").expect("there was data");
         assert!(aside.join(LOG_DIRECTORY).exists() && !directory.log().exists());
         assert_eq!(directory.identity().expect("undamaged"), None, "never the old id");
+    }
+
+    #[test]
+    fn only_what_is_damaged_or_superseded_may_be_set_aside() {
+        let temporary = tempfile::tempdir().expect("a temporary directory");
+        let directory = DataDirectory::open(temporary.path()).expect("free");
+        assert!(directory.may_be_set_aside(), "there is nothing to lose");
+        let identity = founded(&directory);
+        assert!(!directory.may_be_set_aside());
+        DataDirectory::note_damage(temporary.path(), "the log is damaged").expect("writable");
+        assert!(directory.may_be_set_aside());
+        directory.note_sound().expect("removable");
+        directory.note_sound().expect("it is gone already");
+        assert!(!directory.may_be_set_aside());
+        let superseded = Identity {
+            stage: Stage::Superseded,
+            ..identity
+        };
+        directory.keep(&superseded).expect("writable");
+        assert!(refusal(&directory).contains("--rejoin"));
+        assert!(directory.may_be_set_aside());
+    }
+
+    #[tokio::test]
+    async fn what_is_remembered_of_other_nodes_is_kept_and_its_damage_seen() {
+        let temporary = tempfile::tempdir().expect("a temporary directory");
+        let directory = DataDirectory::open(temporary.path()).expect("free");
+        assert_eq!(directory.peers().expect("undamaged"), []);
+        let peer = KnownPeer {
+            node: 7,
+            address: Some("10.0.0.7:8100".parse().expect("an address")),
+            progress: Progress {
+                start: Start { counter: 3, nonce: 9 },
+                log: 100,
+            },
+            heard_ms: 5,
+        };
+        directory.keep_peers(vec![peer.clone()]).await.expect("writable");
+        assert_eq!(directory.peers().expect("undamaged"), [peer]);
+        let file = temporary.path().join(PEERS_FILE);
+        let mut bytes = fs::read(&file).expect("there");
+        bytes[2] ^= 1;
+        fs::write(&file, bytes).expect("writable");
+        assert!(directory.peers().expect_err("damaged").to_string().contains("--rejoin"));
+    }
+
+    #[test]
+    fn every_start_is_counted_and_has_a_number_of_its_own() {
+        let entropy = SystemEntropy::default();
+        let first = Identity::founding(groups(), &entropy).started(&entropy);
+        let second = first.clone().started(&entropy);
+        let again = first.clone().started(&entropy);
+        assert_eq!(
+            (first.start.counter, second.start.counter, again.start.counter),
+            (1, 2, 2)
+        );
+        assert_ne!(second.start.nonce, again.start.nonce);
     }
 }

@@ -5,6 +5,7 @@
 mod enter;
 mod found;
 mod front;
+mod memory;
 mod observers;
 mod world;
 
@@ -46,9 +47,10 @@ use observers::{Answers, ApiMetrics, LogMetrics, PeerMetrics};
 
 pub use enter::{Doorway, EnterError, Entered, Entrance, enter};
 pub use front::{Shown, Waiting, waiting};
-pub use world::{Basics, LogWorld, PeerWorld, World, listen};
+pub use world::{Basics, LogWorld, PeerWorld, World, listen, note_damage};
 
 use front::Front;
+use memory::Memory;
 
 /// How long a node that was told to stop hands over what it leads.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -123,7 +125,9 @@ pub async fn run<L: api::Listen, P: net::Listen>(
         }
         world = open => world?,
     };
+    let memory = world.peers.as_ref().map(|peers| peers.memory.clone());
     let node = Node::start(config, world).await?;
+    node.home.note_sound()?;
     let (readiness, readiness_seen) = watch::channel(Readiness::Starting);
     front.show(node.api(readiness_seen));
     let serving = async {
@@ -136,6 +140,7 @@ pub async fn run<L: api::Listen, P: net::Listen>(
     let result = tokio::select! {
         biased;
         fault = node.failure.wait() => Err(NodeError::Fault(fault)),
+        error = forgotten(memory.as_ref(), node.home.as_ref()) => Err(error),
         twin = node.cluster.twin() => Err(EnterError::twin(node.groups.node(), &twin).into()),
         () = &mut shutdown => Ok(Reason::Told),
         never = serving => match never {},
@@ -159,6 +164,18 @@ pub async fn run<L: api::Listen, P: net::Listen>(
     match failure.get() {
         Some(fault) => Err(NodeError::Fault(fault)),
         None => result.map(drop),
+    }
+}
+
+/// Completes when other nodes have seen this one further on than it is, or when what it hears of them cannot be kept.
+async fn forgotten(memory: Option<&Memory>, home: &dyn Home) -> NodeError {
+    let Some(memory) = memory else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        biased;
+        () = memory.until_superseded() => enter::mark_superseded(home).into(),
+        fault = memory.until_failed() => NodeError::Fault(fault),
     }
 }
 
@@ -188,7 +205,7 @@ struct Node {
     _loops: JoinSet<()>,
     /// Placement.
     moving: JoinSet<()>,
-    _home: Arc<dyn Home>,
+    home: Arc<dyn Home>,
 }
 
 impl Node {
@@ -259,7 +276,7 @@ impl Node {
             firing,
             _loops: loops,
             moving,
-            _home: world.home,
+            home: world.home,
         })
     }
 
@@ -345,6 +362,7 @@ fn peers<P>(world: &World<P>, metrics: &Arc<Metrics>) -> Option<(Arc<net::Local>
         clock: world.clock.clone(),
         entropy: world.entropy.clone(),
         observe: Arc::new(PeerMetrics(metrics.clone())),
+        memory: Arc::new(peers.memory.clone()),
     });
     let calls = Peers::new(net::Parts {
         local: local.clone(),
@@ -374,6 +392,8 @@ fn cluster_loops<P: net::Listen>(
         replicas,
         cluster: cluster.clone(),
     };
+    loops.spawn(peers.memory.clone().keep());
+    loops.spawn(peers.memory.follow(world.view.clone()));
     let limits = net::DoorLimits::of_files(config.files.peers);
     loops.spawn(async move {
         if let Some(listener) = peers.listener.end().await {
@@ -475,8 +495,12 @@ fn open_log<P>(world: &World<P>, metrics: &Arc<Metrics>, failure: &Failure) -> R
         segment_bytes: world.log.segment_bytes,
         ..wal::Options::default()
     };
-    let observe = Arc::new(LogMetrics(metrics.clone()));
+    let memory = world.peers.as_ref().map(|peers| peers.memory.clone());
+    let observe = Arc::new(LogMetrics(metrics.clone(), memory.clone()));
     let (wal, writer) = wal::open(world.log.files.clone(), options, world.clock.clone(), observe)?;
+    if let Some(memory) = memory {
+        memory.log_is_at(wal.recovered_lsn());
+    }
     let failure = failure.clone();
     let ended = move |error: Option<WalError>| {
         if let Some(error) = error {

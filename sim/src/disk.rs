@@ -13,8 +13,9 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
-use xcron::identity::{Home, Identity, IdentityError};
+use xcron::identity::{Home, Identity, IdentityError, KnownPeer, Stage};
 use xcron::store::KvError;
 
 use crate::dice::Dice;
@@ -37,6 +38,7 @@ struct Inner {
     /// The run of the process that may use the disk.
     run: u64,
     identity: Option<Identity>,
+    peers: Vec<KnownPeer>,
     files: BTreeMap<String, Arc<Mutex<FileData>>>,
     /// The names that a power cut leaves: removals that were not synced come back.
     durable_names: BTreeMap<String, Arc<Mutex<FileData>>>,
@@ -84,6 +86,7 @@ impl Disk {
             faults: Faults::default(),
             run: 0,
             identity: None,
+            peers: Vec::new(),
             files: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             tables: Tables::default(),
@@ -132,6 +135,7 @@ impl Disk {
         self.unmount();
         let mut inner = self.0.lock();
         inner.identity = None;
+        inner.peers.clear();
         inner.files.clear();
         inner.durable_names.clear();
         inner.tables = Tables::default();
@@ -211,6 +215,21 @@ impl Mount {
         Duration::from_micros(inner.dice.within(least..most.max(least + 1)))
     }
 
+    /// One small file, written whole or not at all.
+    fn write(&self, name: &str, change: impl FnOnce(&mut Inner)) -> Result<(), IdentityError> {
+        let mut inner = self.disk.0.lock();
+        let written = inner.operate(self.run);
+        written.map_err(|error| IdentityError::Io {
+            path: name.into(),
+            what: "cannot be written",
+            error,
+        })?;
+        if !inner.is_cut {
+            change(&mut inner);
+        }
+        Ok(())
+    }
+
     fn kv_error(error: &io::Error) -> KvError {
         KvError::Disk {
             path: "state".into(),
@@ -221,20 +240,30 @@ impl Mount {
 
 impl Home for Mount {
     fn identity(&self) -> Result<Option<Identity>, IdentityError> {
-        Ok(self.disk.0.lock().identity.clone())
+        match self.disk.0.lock().identity.clone() {
+            Some(identity) if identity.stage == Stage::Superseded => Err(self.superseded()),
+            identity => Ok(identity),
+        }
     }
 
     fn keep(&self, identity: &Identity) -> Result<(), IdentityError> {
-        let mut inner = self.disk.0.lock();
-        let kept = inner.operate(self.run);
-        kept.map_err(|error| IdentityError::Io {
-            path: "identity".into(),
-            what: "cannot be written",
-            error,
-        })?;
-        if !inner.is_cut {
-            inner.identity = Some(identity.clone());
-        }
+        self.write("identity", |inner| inner.identity = Some(identity.clone()))
+    }
+
+    fn peers(&self) -> Result<Vec<KnownPeer>, IdentityError> {
+        Ok(self.disk.0.lock().peers.clone())
+    }
+
+    fn keep_peers(&self, peers: Vec<KnownPeer>) -> BoxFuture<'_, Result<(), IdentityError>> {
+        let kept = self.write("peers", |inner| inner.peers = peers);
+        Box::pin(async move { kept })
+    }
+
+    fn note_sound(&self) -> Result<(), IdentityError> {
         Ok(())
+    }
+
+    fn superseded(&self) -> IdentityError {
+        IdentityError::Superseded("disk".into())
     }
 }

@@ -281,7 +281,7 @@ async fn life(parts: Parts, is_ready: Arc<AtomicBool>, stopped: oneshot::Receive
     let open = async move {
         let entered = enter(Entrance {
             config: &entrance_config,
-            home: &mount,
+            home: Arc::new(mount.clone()),
             doorway: Some(Doorway {
                 secret,
                 dialer: Arc::new(net.clone()),

@@ -43,7 +43,7 @@ xcron.toml:
 pub(super) struct Args {
     #[command(flatten)]
     flags: Flags,
-    /// Give up a damaged data directory: set it aside and come back as a new node with nothing
+    /// Give up a data directory that a start found damaged or superseded: set it aside and come back as a new node
     #[arg(long)]
     rejoin: bool,
     /// Stop when standard input ends: with a pipe there, when the process that holds its other end ends
@@ -123,7 +123,11 @@ async fn serve(config: Config, until_stdin_ends: bool) -> anyhow::Result<()> {
     let (basics, (waiting, shown)) = (Basics::of_this_machine(), node::waiting());
     let api = listener.local_addr()?;
     let open = World::open(&config, &basics, waiting, api);
-    node::run(config.clone(), basics.clone(), shown, open, listener, ready, shutdown).await?;
+    let ended = node::run(config.clone(), basics.clone(), shown, open, listener, ready, shutdown).await;
+    if let Err(error) = &ended {
+        node::note_damage(&config, error);
+    }
+    ended?;
     info!("stopped");
     Ok(())
 }

@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::core::record::{self, RecordError, raw_bytes};
+use crate::core::target::Target;
 use crate::id::{NodeId, TaskKey};
 use crate::limits::ENTRY_BYTES_MAX;
 
@@ -36,8 +37,8 @@ pub enum Op<'a> {
         spec: &'a [u8],
         /// First due instant.
         due_ms: u64,
-        /// Hash of the callback's host and port: what the firing shares its limits by.
-        target: u32,
+        /// What the firing shares its limits by.
+        target: Target,
     },
     /// Ends a task for ever.
     Delete {
@@ -66,8 +67,8 @@ pub enum Op<'a> {
         spec: &'a [u8],
         /// First due instant of the new revision.
         due_ms: u64,
-        /// Hash of the callback's host and port.
-        target: u32,
+        /// What the firing shares its limits by.
+        target: Target,
         /// The new revision: one more than that which is replaced.
         revision: u32,
         /// When the node accepted the request.
@@ -241,7 +242,7 @@ mod tests {
                 key,
                 spec: b"spec",
                 due_ms: 1,
-                target: 300,
+                target: Target([0xb0; 16]),
             },
             Op::Delete {
                 key,
@@ -267,7 +268,7 @@ mod tests {
                 key,
                 spec: b"new",
                 due_ms: 11,
-                target: 301,
+                target: Target([0xb1; 16]),
                 revision: 12,
                 at_ms: 13,
             },
@@ -289,12 +290,12 @@ mod tests {
         let hex = encode(&ops())
             .iter()
             .fold(String::new(), |text, b| text + &format!("{b:02x}"));
-        let key = "ab".repeat(16);
+        let (key, b0, b1) = ("ab".repeat(16), "b0".repeat(16), "b1".repeat(16));
         assert_eq!(
             hex,
             format!(
-                "01070007 01{key}047370656301ac02 02{key}0203 03{key}04010505000101 06f7030701 0809 04{key}0a \
-                 05{key}036e65770bad020c0d 06{key}0e0f10111213 0114"
+                "01070007 01{key}047370656301{b0} 02{key}0203 03{key}04010505000101 06f7030701 0809 04{key}0a \
+                 05{key}036e65770b{b1}0c0d 06{key}0e0f10111213 0114"
             )
             .replace(' ', "")
         );

@@ -76,6 +76,7 @@ fn first_attempt(
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::core::target::Target;
     use crate::core::task::OpenFire;
 
     const MINUTE: u64 = 60_000;
@@ -89,13 +90,13 @@ mod tests {
 
     #[test]
     fn nothing_is_early() {
-        let state = TaskState::new(5 * MINUTE, 0);
+        let state = TaskState::new(5 * MINUTE, Target([0; 16]));
         assert_eq!(due_attempts(&state, &cron(), 5 * MINUTE - 1), Ok(vec![]));
     }
 
     #[test]
     fn a_one_shot_fires_late() {
-        let state = TaskState::new(5 * MINUTE, 0);
+        let state = TaskState::new(5 * MINUTE, Target([0; 16]));
         let attempts = due_attempts(&state, &Schedule::Once { at_ms: 5 * MINUTE }, 500 * MINUTE).expect("no cron");
         let only = attempts[0];
         assert_eq!(
@@ -108,7 +109,7 @@ mod tests {
     fn a_cron_task_fires_its_latest_missed_due_and_skips_the_rest() {
         let state = TaskState {
             dues_past: 7,
-            ..TaskState::new(5 * MINUTE, 0)
+            ..TaskState::new(5 * MINUTE, Target([0; 16]))
         };
         let attempts = due_attempts(&state, &cron(), 22 * MINUTE).expect("a good line");
         let only = attempts[0];
@@ -130,7 +131,7 @@ mod tests {
         let state = TaskState {
             open: vec![open],
             dues_past: 1,
-            ..TaskState::new(10 * MINUTE, 0)
+            ..TaskState::new(10 * MINUTE, Target([0; 16]))
         };
         assert_eq!(due_attempts(&state, &cron(), 6 * MINUTE - 1), Ok(vec![]));
         let attempts = due_attempts(&state, &cron(), 10 * MINUTE).expect("a good line");

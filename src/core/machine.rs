@@ -13,6 +13,7 @@ use xxhash_rust::xxh3::Xxh3;
 
 use crate::core::command::{AttemptResult, ClaimFire, Op, Reply, Settle};
 use crate::core::record;
+use crate::core::target::Target;
 use crate::core::task::{Claim, Life, OpenFire, TaskSpec, TaskState, Verdict};
 use crate::id::{NodeId, TaskKey};
 
@@ -60,8 +61,21 @@ pub enum Wake {
 pub struct DueEntry {
     /// Why the leader is to look at the task.
     pub wake: Wake,
-    /// Hash of the callback's host and port.
-    pub target: u32,
+    /// Whose due it is.
+    pub target: Target,
+}
+
+/// A change of one entry of the due index.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueChange {
+    /// The instant.
+    pub at_ms: u64,
+    /// The task.
+    pub key: TaskKey,
+    /// What the index held there before.
+    pub before: Option<DueEntry>,
+    /// What it holds from now on.
+    pub after: Option<DueEntry>,
 }
 
 /// The instants at which the leader must look at a task, each once: exactly its entries in the due index.
@@ -106,8 +120,8 @@ pub struct Changes {
     pub specs: Vec<(TaskKey, Option<Vec<u8>>)>,
     /// States to put, or with `None` to drop.
     pub states: Vec<(TaskKey, Option<Vec<u8>>)>,
-    /// Due-index entries to put, or with `None` to drop.
-    pub dues: Vec<(u64, TaskKey, Option<DueEntry>)>,
+    /// Entries of the due index that are put, dropped, or to be looked at anew.
+    pub dues: Vec<DueChange>,
     /// Tasks whose fires that were taken before must not start any more.
     pub cancelled: Vec<TaskKey>,
     /// What happened.
@@ -398,16 +412,21 @@ fn collect(key: TaskKey, touched: Touched, changes: &mut Changes, digest: u64) -
     }
     let before = touched.before.as_ref().map(wakes).unwrap_or_default();
     let after = touched.after.as_ref().map(wakes).unwrap_or_default();
-    let dropped = before
-        .keys()
-        .filter(|at| !after.contains_key(at))
-        .map(|at| (*at, key, None));
-    let target = touched.after.as_ref().map_or(0, |state| state.target);
+    let entry = |state: &Option<TaskState>, wake: Option<&Wake>| {
+        let target = state.as_ref().map_or(Target::default(), |state| state.target);
+        wake.map(|wake| DueEntry { wake: *wake, target })
+    };
+    let change = |at_ms: &u64| DueChange {
+        at_ms: *at_ms,
+        key,
+        before: entry(&touched.before, before.get(at_ms)),
+        after: entry(&touched.after, after.get(at_ms)),
+    };
+    let dropped = before.keys().filter(|at| !after.contains_key(at));
     // An entry that stays the same may have been taken from the index for a fire that must not start any more.
     let is_new = |at, wake| touched.cancelled || before.get(at) != Some(wake);
-    let new = after.iter().filter(|(at, wake)| is_new(at, wake));
-    let put = new.map(|(at, wake)| (*at, key, Some(DueEntry { wake: *wake, target })));
-    changes.dues.extend(dropped.chain(put));
+    let put = after.iter().filter(|(at, wake)| is_new(at, wake));
+    changes.dues.extend(dropped.chain(put.map(|(at, _)| at)).map(change));
     let row = |state: &Option<TaskState>| state.as_ref().map(record::encode_state);
     let (old, new) = (row(&touched.before), row(&touched.after));
     let hash = |row: &Option<Vec<u8>>| row.as_ref().map_or(0, |row| digest_of_row(key, row));

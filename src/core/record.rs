@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::target::Target;
 use crate::core::task::{Claim, Delivery, Life, OpenFire, Outcome, Schedule, TaskSpec, TaskState};
 use crate::id::TaskId;
 
@@ -56,7 +57,7 @@ struct SpecV2<'a> {
 
 #[derive(Serialize, Deserialize)]
 struct StateV1 {
-    target: u32,
+    target: Target,
     revision: u32,
     life: Life,
     next_due_ms: Option<u64>,
@@ -266,7 +267,7 @@ mod tests {
                 status: 500,
                 at_ms: 4,
             }],
-            ..TaskState::new(1_772_323_200_000, 300)
+            ..TaskState::new(1_772_323_200_000, Target([0xb0; 16]))
         }
     }
 
@@ -280,7 +281,7 @@ mod tests {
         );
         assert_eq!(
             hex(encode_state(&state())),
-            "01ac0201000180b8c7b5ca33000000000000010501020901010103\
+            "01b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b001000180b8c7b5ca33000000000000010501020901010103\
              01f4030400"
         );
         let first = |bytes| hex(bytes)[2..].to_owned();

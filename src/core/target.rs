@@ -1,22 +1,30 @@
-//! The target of a URL: scheme, host and port, hashed. Fires share their limits by it.
+//! The target of a URL: scheme, host and port. Fires share their limits by it.
+//!
+//! Stored beside every due, so that whose due it is is known without a look at its task. What is stored is a digest, long
+//! enough to stand for the name: nobody can make a URL that is taken for another's target (doc/decisions/018-targets.md).
 
+use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use url::Url;
 
-/// Hash of a callback's scheme, host and port.
-pub type Target = u32;
+/// Whose due it is: the first half of the SHA-256 of a callback's scheme, host and port.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+pub struct Target(pub [u8; 16]);
 
 /// The target of a callback URL. Two spellings of one host (case, IDN, default port) have one target. A URL that does not
-/// parse is refused long before; here it has the target 0.
+/// parse is refused long before; here it has the default target.
 pub fn target_of(url: &str) -> Target {
-    let Ok(url) = Url::parse(url) else { return 0 };
+    let Ok(url) = Url::parse(url) else {
+        return Target::default();
+    };
     let mut hasher = Sha256::new();
     hasher.update(url.scheme());
     hasher.update([0]);
     hasher.update(url.host_str().unwrap_or_default());
     hasher.update(url.port_or_known_default().unwrap_or(0).to_be_bytes());
-    let digest = hasher.finalize();
-    u32::from_be_bytes([digest[0], digest[1], digest[2], digest[3]])
+    let mut target = Target::default();
+    target.0.copy_from_slice(&hasher.finalize()[..16]);
+    target
 }
 
 /// Whether callbacks can go to such a URL: http or https, without user name and password.
@@ -63,6 +71,11 @@ mod tests {
     #[test]
     fn the_hash_is_frozen() {
         // The due index stores it.
-        assert_eq!(target_of("http://127.0.0.1:9000/x"), 2_957_903_762);
+        let name = [&b"http\x00127.0.0.1"[..], &9_000_u16.to_be_bytes()].concat();
+        assert_eq!(target_of("http://127.0.0.1:9000/x").0, Sha256::digest(name)[..16]);
+        assert_eq!(
+            target_of("http://127.0.0.1:9000/x").0[..4],
+            2_957_903_762_u32.to_be_bytes()
+        );
     }
 }

@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::target::Target;
 use crate::id::TaskId;
 
 /// When a task is due.
@@ -152,8 +153,8 @@ pub struct Claim {
 /// The changing part of a task.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TaskState {
-    /// Hash of the callback's host and port: what the firing shares its limits by.
-    pub target: u32,
+    /// What the firing shares its limits by.
+    pub target: Target,
     /// Raised by each update; part of every fire's identity.
     pub revision: u32,
     /// Where the task is in its life.
@@ -192,7 +193,7 @@ impl TaskState {
     }
 
     /// The state of a new task.
-    pub fn new(next_due_ms: u64, target: u32) -> Self {
+    pub fn new(next_due_ms: u64, target: Target) -> Self {
         Self {
             target,
             revision: 1,

@@ -150,10 +150,10 @@ impl AppliedHook for Windows {
             for key in &changes.cancelled {
                 window.cancelled(*key);
             }
-            for (at_ms, key, entry) in &changes.dues {
-                match entry {
-                    Some(entry) => window.added(*at_ms, *key, *entry),
-                    None => window.removed(*at_ms, *key),
+            for due in &changes.dues {
+                match due.after {
+                    Some(entry) => window.added(due.at_ms, due.key, entry),
+                    None => window.removed(due.at_ms, due.key),
                 }
             }
             // A later first due needs no wake: the loop finds nothing and plans again.
@@ -171,11 +171,12 @@ impl AppliedHook for Windows {
 mod tests {
     use super::*;
     use crate::core::machine::{DueEntry, Wake};
+    use crate::core::target::Target;
 
     const KEY: TaskKey = TaskKey([1; 16]);
     const ENTRY: DueEntry = DueEntry {
         wake: Wake::Fire,
-        target: 1,
+        target: Target([1; 16]),
     };
 
     fn opened(shared: &GroupWindow, generation: u64) {

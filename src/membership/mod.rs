@@ -73,6 +73,8 @@ pub struct Parts {
     pub listen: SocketAddr,
     /// `host:port` of nodes to speak to first; names are resolved again and again.
     pub seeds: Vec<String>,
+    /// Where members were when this node last ran: spoken to as the seeds are.
+    pub known: Vec<SocketAddr>,
     /// The first seals, every one opens.
     pub keys: Vec<[u8; 32]>,
     /// Which run of this node it is: the wall clock in milliseconds now, or more than at the last start.
@@ -161,7 +163,10 @@ impl Membership {
         let mut book = Book::default();
         let view = book.view(&facts, parts.incarnation, Vec::new(), clock.monotonic_ms());
         let (found, resolved) = watch::channel(seeds.addresses().clone());
-        let peer = facts.peer;
+        let mut contacts = Contacts::new(facts.peer);
+        for address in parts.known {
+            contacts.remember(address);
+        }
         let shared = Arc::new(Shared {
             facts: Mutex::new(facts),
             changed: Notify::new(),
@@ -180,7 +185,7 @@ impl Membership {
             interval: parts.interval,
             incarnation: parts.incarnation,
             seeds: resolved,
-            contacts: Contacts::new(peer),
+            contacts,
             book,
             readings: Readings::default(),
         };

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use super::frame::{Frame, Kind};
+use super::frame::{Frame, Kind, Stamp};
 use super::offset::Moment;
 use super::{CallError, Service};
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
@@ -110,8 +110,8 @@ impl Calls {
         }
     }
 
-    /// Moves what is to be sent into `frames`, up to a bound, with the sender's time. From here on it counts as sent.
-    pub(super) fn take(&self, wall_ms: u64, frames: &mut Vec<Frame>) {
+    /// Moves what is to be sent into `frames`, up to a bound, with the sender's time and log. From here on it counts as sent.
+    pub(super) fn take(&self, stamp: Stamp, frames: &mut Vec<Frame>) {
         let mut inner = self.inner.lock();
         let mut bytes = 0;
         while bytes < BATCH_BYTES
@@ -120,7 +120,7 @@ impl Calls {
             let waiting = inner.waiting.get_mut(&id).expect("what is queued is waiting");
             let frame = waiting.frame.take().expect("what is queued was not taken");
             bytes += frame.bytes();
-            frames.push(Frame { wall_ms, ..frame });
+            frames.push(frame.stamped(stamp));
         }
         inner.queued_bytes -= bytes;
     }

@@ -1,7 +1,7 @@
 //! One message between two nodes, as bytes: pure encoding and decoding. Owns the layout, which is frozen.
 //!
 //! ```text
-//! length u32 | kind u8 | service u8 | id u64 | wall_ms u64 | deadline_ms u32 | body        (big-endian)
+//! length u32 | kind u8 | service u8 | id u64 | wall_ms u64 | log u64 | deadline_ms u32 | body        (big-endian)
 //! ```
 //! `length` counts what comes after it. Frames follow each other in the plaintext of a connection, whatever sealed
 //! messages that is cut into (`wire.rs`).
@@ -12,7 +12,7 @@ use crate::limits::PEER_MESSAGE_BYTES_MAX;
 
 const LENGTH_BYTES: usize = 4;
 /// Bytes before a frame's body.
-pub(super) const HEADER_BYTES: usize = 26;
+pub(super) const HEADER_BYTES: usize = 34;
 
 /// What a frame is. Append-only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,6 +53,8 @@ pub(super) struct Frame {
     pub id: u64,
     /// The sender's wall clock when the frame was encoded.
     pub wall_ms: u64,
+    /// The last frame of the sender's log that was on its disk by then: all that it has confirmed lies before.
+    pub log: u64,
     /// How long the answer to a request is waited for; 0 otherwise.
     pub deadline_ms: u32,
     pub body: Bytes,
@@ -66,6 +68,7 @@ impl Frame {
             service: 0,
             id,
             wall_ms: 0,
+            log: 0,
             deadline_ms: 0,
             body: Bytes::new(),
         }
@@ -85,8 +88,23 @@ impl Frame {
         header[5] = self.service;
         header[6..14].copy_from_slice(&self.id.to_be_bytes());
         header[14..22].copy_from_slice(&self.wall_ms.to_be_bytes());
-        header[22..].copy_from_slice(&self.deadline_ms.to_be_bytes());
+        header[22..30].copy_from_slice(&self.log.to_be_bytes());
+        header[30..].copy_from_slice(&self.deadline_ms.to_be_bytes());
         header
+    }
+}
+
+/// What a sender puts into each frame at the moment of sending.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stamp {
+    pub wall_ms: u64,
+    pub log: u64,
+}
+
+impl Frame {
+    /// The frame as it is sent now.
+    pub(super) fn stamped(self, Stamp { wall_ms, log }: Stamp) -> Self {
+        Self { wall_ms, log, ..self }
     }
 }
 
@@ -159,6 +177,7 @@ impl Decoder {
             service: bytes.get_u8(),
             id: bytes.get_u64(),
             wall_ms: bytes.get_u64(),
+            log: bytes.get_u64(),
             deadline_ms: bytes.get_u32(),
             body: bytes,
         }))
@@ -193,12 +212,14 @@ mod tests {
             service: 2,
             id: 0x0102_0304_0506_0708,
             wall_ms: 1_772_323_200_000,
+            log: 9,
             deadline_ms: 1_500,
             body: Bytes::from_static(b"body"),
         };
         let bytes = [
-            &[0, 0, 0, 26, 1, 2, 1, 2, 3, 4, 5, 6, 7, 8][..],
-            &[0, 0, 1, 156, 166, 177, 220, 0, 0, 0, 5, 220],
+            &[0, 0, 0, 34, 1, 2, 1, 2, 3, 4, 5, 6, 7, 8][..],
+            &[0, 0, 1, 156, 166, 177, 220, 0],
+            &[0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 5, 220],
             b"body",
         ];
         (frame, bytes.concat())
@@ -234,7 +255,7 @@ mod tests {
             decode_all(&[&bad])
         };
         assert_eq!(with(4, &[0]), Err(Breach::Garbage), "no such kind");
-        assert_eq!(with(0, &[0, 0, 0, 21]), Err(Breach::Garbage), "shorter than a header");
+        assert_eq!(with(0, &[0, 0, 0, 29]), Err(Breach::Garbage), "shorter than a header");
         assert_eq!(with(0, &[255; 4]), Err(Breach::Oversized(u32::MAX)));
         let longest = u32::try_from(HEADER_BYTES - LENGTH_BYTES + PEER_MESSAGE_BYTES_MAX).expect("fits");
         assert_eq!(with(0, &longest.to_be_bytes()), Ok(vec![]), "waits for the rest");

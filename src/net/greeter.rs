@@ -15,11 +15,11 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{sleep, timeout};
 
 use super::door::{Door, DoorLimits, Guest};
-use super::hello::{HANDSHAKE, Hello, NO_CLUSTER, Refusal, VERSION_MAX, VERSION_MIN};
+use super::hello::{HANDSHAKE, Hello, NO_CLUSTER, PHASE_FOUNDS, PHASE_STARTS, Refusal, VERSION_MAX, VERSION_MIN};
 use super::session::{ask, tell};
-use super::{Dial, Listen, Stream};
+use super::{Dial, Listen, Remember, Stream};
 use crate::entropy::Entropy;
-use crate::id::NodeId;
+use crate::id::{NodeId, Progress};
 use crate::secret::ClusterSecret;
 
 /// Longest time that asking one address may take, dialing included.
@@ -35,6 +35,7 @@ pub struct Greeting {
     node: NodeId,
     secret: ClusterSecret,
     entropy: Arc<dyn Entropy>,
+    memory: Arc<dyn Remember>,
     state: Arc<Mutex<State>>,
 }
 
@@ -55,11 +56,19 @@ pub struct Peer {
     pub cluster: Option<u128>,
     /// It was told to found one, and finds out whether it may.
     pub is_founding: bool,
+    /// How far it has last known this node to be.
+    pub seen: Progress,
 }
 
 impl Greeting {
     /// What `node` says, a member of `cluster` if that is not `None`.
-    pub fn new(node: NodeId, cluster: Option<u128>, secret: ClusterSecret, entropy: Arc<dyn Entropy>) -> Self {
+    pub fn new(
+        node: NodeId,
+        cluster: Option<u128>,
+        secret: ClusterSecret,
+        entropy: Arc<dyn Entropy>,
+        memory: Arc<dyn Remember>,
+    ) -> Self {
         let cluster = cluster.unwrap_or(NO_CLUSTER);
         let state = State {
             cluster,
@@ -70,6 +79,7 @@ impl Greeting {
             node,
             secret,
             entropy,
+            memory,
             state: Arc::new(Mutex::new(state)),
         }
     }
@@ -84,6 +94,12 @@ impl Greeting {
         self.state.lock().cluster = cluster;
     }
 
+    /// The cluster that the node belongs to.
+    pub fn cluster(&self) -> Option<u128> {
+        let cluster = self.state.lock().cluster;
+        (cluster != NO_CLUSTER).then_some(cluster)
+    }
+
     /// A cluster whose member has called here, and from where: it takes this node for one that it knows.
     pub fn called(&self) -> Option<(u128, SocketAddr)> {
         self.state.lock().called
@@ -95,17 +111,19 @@ impl Greeting {
             let dialed = dialer.dial(address).await;
             let mut stream = dialed.map_err(|error| Refusal::Unreachable(error.to_string()))?;
             let key = &self.secret.peer_keys()[0];
-            ask(&mut stream, &self.hello(), key, self.entropy.clone()).await
+            ask(&mut stream, &self.hello(0), key, self.entropy.clone()).await
         });
         let hello = asked.await.unwrap_or(Err(Refusal::Deadline))?;
         Ok(Peer {
             node: hello.node,
             cluster: (hello.cluster != NO_CLUSTER).then_some(hello.cluster),
-            is_founding: hello.is_founding,
+            is_founding: hello.phase == PHASE_FOUNDS,
+            seen: hello.seen,
         })
     }
 
-    fn hello(&self) -> Hello {
+    /// To nobody (0) it goes where nobody is known to be called yet.
+    fn hello(&self, to: NodeId) -> Hello {
         let State {
             cluster, is_founding, ..
         } = *self.state.lock();
@@ -114,25 +132,30 @@ impl Greeting {
             version_max: VERSION_MAX,
             cluster,
             node: self.node,
-            // Nobody: whom this node meets is no peer to call yet.
-            to: 0,
-            is_founding,
+            to,
+            phase: if is_founding { PHASE_FOUNDS } else { PHASE_STARTS },
+            progress: self.memory.own(),
+            seen: self.memory.seen(to),
         }
     }
 
     /// Answers one handshake.
     async fn answer(self, mut stream: impl Stream, from: SocketAddr, guest: Guest) {
-        let own = self.hello();
-        let told = tell(&mut stream, &own, self.secret.peer_keys(), &self.entropy);
+        let told = tell(&mut stream, self.secret.peer_keys(), &self.entropy, |node| {
+            self.hello(node)
+        });
         let caller = tokio::select! {
             biased;
             () = guest.sent_away() => return,
             told = timeout(HANDSHAKE, told) => told,
         };
         // The connection ends: nothing is served here.
-        if let Ok(Ok(caller)) = caller
-            && caller.cluster != NO_CLUSTER
-        {
+        let Ok(Ok(caller)) = caller else { return };
+        let cluster = self.state.lock().cluster;
+        if caller.cluster == cluster && caller.to == self.node && self.memory.own().is_behind(caller.seen) {
+            self.memory.superseded();
+        }
+        if caller.cluster != NO_CLUSTER {
             self.state.lock().called = Some((caller.cluster, from));
         }
     }

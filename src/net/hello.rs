@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::NodeId;
+use crate::id::{NodeId, Progress};
 
 /// Lowest version of the frames' meaning that this build speaks.
 pub(super) const VERSION_MIN: u16 = 1;
@@ -32,9 +32,20 @@ pub(super) struct Hello {
     pub node: NodeId,
     /// Whom it means to talk to, so that both sides know it if it is someone else.
     pub to: NodeId,
-    /// It has no cluster and was told to found one: whether it may is being found out.
-    pub is_founding: bool,
+    /// What it is doing: one of the `PHASE_` numbers.
+    pub phase: u8,
+    /// How far it has come.
+    pub progress: Progress,
+    /// How far it has last known the other side to be.
+    pub seen: Progress,
 }
+
+/// The node serves its peers.
+pub(super) const PHASE_SERVES: u8 = 0;
+/// It does not yet: it waits for its cluster, or reads its disk.
+pub(super) const PHASE_STARTS: u8 = 1;
+/// It has no cluster and was told to found one: whether it may is being found out.
+pub(super) const PHASE_FOUNDS: u8 = 2;
 
 impl Hello {
     pub(super) fn encode(&self) -> Vec<u8> {
@@ -64,9 +75,9 @@ pub enum Refusal {
         /// The other's.
         theirs: u128,
     },
-    /// One of the two has no cluster yet.
-    #[error("one of the two nodes waits for its cluster")]
-    Waiting,
+    /// One of the two does not serve yet.
+    #[error("one of the two nodes is starting, or waits for its cluster")]
+    Starting,
     /// No version of the protocol is spoken by both.
     #[error("it speaks versions {} to {} of the protocol, this node {} to {}: upgrade one release at a time",
         theirs.0, theirs.1, own.0, own.1)]
@@ -87,6 +98,14 @@ pub enum Refusal {
     /// It has this node's own id.
     #[error("it has this node's own id {0}: was a data directory copied?")]
     OwnId(NodeId),
+    /// A node runs on an older copy of its data directory: it has been seen further on.
+    #[error(
+        "node {0:016x} has been seen further on than it is: its data directory is an older copy, and must not vote"
+    )]
+    Superseded(NodeId),
+    /// What the other side tells of itself could not be kept on disk, so it was not answered.
+    #[error("what it tells of itself cannot be kept: {0}")]
+    NotKept(String),
     /// The handshake took too long.
     #[error("the handshake did not end within {} ms", HANDSHAKE.as_millis())]
     Deadline,
@@ -108,10 +127,12 @@ impl Refusal {
             Self::Secret => "secret",
             Self::Protocol => "protocol",
             Self::Cluster { .. } => "cluster",
-            Self::Waiting => "waiting",
+            Self::Starting => "starting",
             Self::Version { .. } => "version",
             Self::Node { .. } => "node",
             Self::OwnId(_) => "own_id",
+            Self::Superseded(_) => "superseded",
+            Self::NotKept(_) => "not_kept",
             Self::Deadline => "deadline",
             Self::Crowded => "crowded",
             Self::Unreachable(_) => "unreachable",
@@ -123,7 +144,7 @@ impl Refusal {
 /// The version that both speak, or why they do not go on.
 pub(super) fn judge(own: &Hello, theirs: &Hello) -> Result<u16, Refusal> {
     if own.cluster == NO_CLUSTER || theirs.cluster == NO_CLUSTER {
-        return Err(Refusal::Waiting);
+        return Err(Refusal::Starting);
     }
     if own.cluster != theirs.cluster {
         return Err(Refusal::Cluster {
@@ -141,6 +162,9 @@ pub(super) fn judge(own: &Hello, theirs: &Hello) -> Result<u16, Refusal> {
     if own.node == theirs.node {
         return Err(Refusal::OwnId(own.node));
     }
+    if own.phase != PHASE_SERVES || theirs.phase != PHASE_SERVES {
+        return Err(Refusal::Starting);
+    }
     for (meant, is) in [(own, theirs), (theirs, own)] {
         if meant.to != is.node {
             return Err(Refusal::Node {
@@ -149,12 +173,31 @@ pub(super) fn judge(own: &Hello, theirs: &Hello) -> Result<u16, Refusal> {
             });
         }
     }
+    for (node, progress, seen) in [
+        (own.node, own.progress, theirs.seen),
+        (theirs.node, theirs.progress, own.seen),
+    ] {
+        if progress.is_behind(seen) {
+            return Err(Refusal::Superseded(node));
+        }
+    }
     Ok(version)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::id::Start;
+
+    const fn at(counter: u64) -> Progress {
+        Progress {
+            start: Start {
+                counter,
+                nonce: counter * 10,
+            },
+            log: counter * 100,
+        }
+    }
 
     const ONE: Hello = Hello {
         version_min: 1,
@@ -162,7 +205,9 @@ mod tests {
         cluster: 0x00c0_ffee,
         node: 1,
         to: 2,
-        is_founding: false,
+        phase: PHASE_SERVES,
+        progress: at(3),
+        seen: at(0),
     };
     const TWO: Hello = Hello { node: 2, to: 1, ..ONE };
 
@@ -182,11 +227,13 @@ mod tests {
             cluster: 0x0102_0304_0506_0708_090a_0b0c_0d0e_0f10,
             node: 7,
             to: u64::MAX,
-            is_founding: true,
+            phase: PHASE_FOUNDS,
+            progress: at(1),
+            seen: at(2),
         };
         let golden = [
             1, 172, 2, 144, 158, 184, 232, 192, 225, 130, 133, 137, 144, 156, 176, 208, 128, 193, 129, 130, 2, 7, 255,
-            255, 255, 255, 255, 255, 255, 255, 255, 1, 1,
+            255, 255, 255, 255, 255, 255, 255, 255, 1, 2, 1, 10, 100, 2, 20, 200, 1,
         ];
         assert_eq!(hello.encode(), golden);
         let later = [&golden[..], &[9, 9]].concat();
@@ -230,7 +277,16 @@ mod tests {
             cluster: NO_CLUSTER,
             ..later
         };
-        assert_eq!(refusal(&ONE, &waiting), Refusal::Waiting);
+        assert_eq!(refusal(&ONE, &waiting), Refusal::Starting);
+        let starting = Hello {
+            phase: PHASE_STARTS,
+            ..TWO
+        };
+        assert_eq!(refusal(&ONE, &starting), Refusal::Starting);
+        let knowing = Hello { seen: at(3), ..TWO };
+        assert_eq!(judge(&ONE, &knowing), Ok(3), "it is where it was seen");
+        let knowing = Hello { seen: at(4), ..TWO };
+        assert_eq!(refusal(&ONE, &knowing), Refusal::Superseded(1));
         let moved = Hello { node: 3, ..TWO };
         assert_eq!(refusal(&ONE, &moved), Refusal::Node { wanted: 2, found: 3 });
         let copy = Hello { node: 1, ..TWO };

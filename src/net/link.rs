@@ -23,7 +23,7 @@ use super::observe::{LogLimit, Open, Side, Who};
 use super::offset::{Offset, Offsets};
 use super::session::{Session, initiate};
 use super::wire::{End, FrameReader, FrameWriter, SILENCE};
-use super::{CallError, Local, Stream};
+use super::{CallError, Local, LogMark, Stream};
 use crate::id::NodeId;
 
 /// Longest wait for a connection, before the handshake.
@@ -187,7 +187,7 @@ async fn run(mut ending: Ending, address: SocketAddr) {
             end.to_string()
         }
         Err(refusal) => {
-            local.observe.refused(Side::Dialed, &refusal);
+            local.refused(Side::Dialed, &refusal);
             if way.log.is_due(who, refusal.name(), local.clock.monotonic()) {
                 warn!(node, %address, %refusal, "no connection to a peer");
             }
@@ -198,7 +198,6 @@ async fn run(mut ending: Ending, address: SocketAddr) {
 }
 
 async fn connect(way: &Way, node: NodeId, address: SocketAddr) -> Result<(Box<dyn Stream>, Session), Refusal> {
-    let Local { secret, entropy, .. } = &*way.parts.local;
     let dialed = timeout(DIAL, way.parts.dialer.dial(address)).await;
     let mut stream = match dialed {
         Err(_) => {
@@ -210,26 +209,32 @@ async fn connect(way: &Way, node: NodeId, address: SocketAddr) -> Result<(Box<dy
         Ok(Err(error)) => return Err(Refusal::Unreachable(error.to_string())),
         Ok(Ok(stream)) => stream,
     };
-    let own = way.parts.local.hello(node);
-    let handshake = initiate(&mut stream, &own, &secret.peer_keys()[0], entropy.clone());
-    match timeout(HANDSHAKE, handshake).await {
-        Ok(session) => Ok((stream, session?)),
-        Err(_) => Err(Refusal::Deadline),
-    }
+    let local = &way.parts.local;
+    let handshake = async {
+        let (own, key) = (local.hello(node), &local.secret.peer_keys()[0]);
+        let session = initiate(&mut stream, &own, key, local.entropy.clone()).await?;
+        let mark = local.met(session.peer).await?;
+        Ok(Session { mark, ..session })
+    };
+    let session = timeout(HANDSHAKE, handshake).await.unwrap_or(Err(Refusal::Deadline))?;
+    Ok((stream, session))
 }
 
 /// Sends calls and takes answers until the connection ends.
 async fn speak(ending: &mut Ending, stream: Box<dyn Stream>, session: Session) -> End {
     let (reading, writing) = split(stream);
-    let reader = FrameReader::new(reading, session.opener);
-    let writer = FrameWriter::new(writing, session.sealer);
+    let Session {
+        opener, sealer, mark, ..
+    } = session;
+    let reader = FrameReader::new(reading, opener);
+    let writer = FrameWriter::new(writing, sealer);
     let (local, link, calls) = (&ending.way.parts.local, &ending.link, &ending.calls);
     // Each half on its own: a peer that does not take what it is sent may still be answering. Sending yields after each
     // write, receiving only when nothing is left to read: the other way round, the one could starve the other.
     let ended = tokio::select! {
         biased;
         ended = send(writer, local, calls) => ended,
-        ended = receive(reader, local, link, calls, &mut ending.is_heard) => ended,
+        ended = receive(reader, local, link, calls, &mark, &mut ending.is_heard) => ended,
         ended = ping(local, calls) => ended,
     };
     match ended {
@@ -246,6 +251,7 @@ async fn receive<R: AsyncRead + Unpin>(
     local: &Local,
     link: &Link,
     calls: &Calls,
+    mark: &LogMark,
     is_heard: &mut bool,
 ) -> Endless {
     loop {
@@ -255,6 +261,7 @@ async fn receive<R: AsyncRead + Unpin>(
             return Err(Breach::Garbage.into());
         }
         let wall_ms = frame.wall_ms;
+        mark.raise(frame.log);
         match calls.answer(frame) {
             Some(asked) => link.offsets.lock().add(asked, local.now(), wall_ms),
             None => local.observe.late(),
@@ -268,7 +275,7 @@ async fn send<W: AsyncWrite + Unpin>(mut writer: FrameWriter<W>, local: &Local, 
         calls.ready().await;
         // Whoever else is ready to call does so first: many calls in one write cost little more than one.
         yield_now().await;
-        calls.take(local.clock.wall_ms(), &mut frames);
+        calls.take(local.stamp(), &mut frames);
         writer.send(&frames).await?;
         frames.clear();
     }

@@ -33,6 +33,7 @@ mod link;
 pub mod memory;
 mod observe;
 mod offset;
+mod remember;
 mod requests;
 mod server;
 mod session;
@@ -46,6 +47,7 @@ pub use greeter::{Greeter, Greeting, Peer};
 pub use hello::Refusal;
 pub use observe::{NetObserve, Side};
 pub use offset::Offset;
+pub use remember::{LogMark, Remember};
 pub use server::serve;
 pub use transport::{Dial, Listen, Stream, TcpDial};
 
@@ -108,6 +110,8 @@ pub struct Local {
     pub entropy: Arc<dyn Entropy>,
     /// Counts.
     pub observe: Arc<dyn NetObserve>,
+    /// Knows how far this node and the others have come.
+    pub memory: Arc<dyn Remember>,
 }
 
 impl Local {
@@ -119,7 +123,31 @@ impl Local {
             cluster: self.cluster,
             node: self.node,
             to,
-            is_founding: false,
+            phase: hello::PHASE_SERVES,
+            progress: self.memory.own(),
+            seen: self.memory.seen(to),
+        }
+    }
+
+    /// Remembers whoever has proved to be no older copy.
+    async fn met(&self, peer: hello::Hello) -> Result<LogMark, Refusal> {
+        let met = self.memory.met(peer.node, peer.progress).await;
+        met.map_err(Refusal::NotKept)
+    }
+
+    /// Counts a refusal; if it says that this node is an older copy of itself, the node ends.
+    fn refused(&self, side: Side, refusal: &Refusal) {
+        self.observe.refused(side, refusal);
+        if *refusal == Refusal::Superseded(self.node) {
+            self.memory.superseded();
+        }
+    }
+
+    /// What goes into each frame that is sent now.
+    fn stamp(&self) -> frame::Stamp {
+        frame::Stamp {
+            wall_ms: self.clock.wall_ms(),
+            log: self.memory.own().log,
         }
     }
 

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use super::frame::{Frame, Kind};
+use super::frame::{Frame, Kind, Stamp};
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
 
 /// Requests of one connection that are being done or wait with their answers.
@@ -92,8 +92,8 @@ impl Requests {
         }
     }
 
-    /// Moves answers into `frames`, up to a bound, with the sender's time.
-    pub(super) fn take(&self, wall_ms: u64, frames: &mut Vec<Frame>) {
+    /// Moves answers into `frames`, up to a bound, with the sender's time and log.
+    pub(super) fn take(&self, stamp: Stamp, frames: &mut Vec<Frame>) {
         let mut inner = self.inner.lock();
         let mut bytes = 0;
         while bytes < BATCH_BYTES
@@ -101,7 +101,7 @@ impl Requests {
         {
             bytes += frame.bytes();
             inner.open -= usize::from(matches!(frame.kind, Kind::Response | Kind::Failed));
-            frames.push(Frame { wall_ms, ..frame });
+            frames.push(frame.stamped(stamp));
         }
         inner.answer_bytes -= bytes;
         drop(inner);

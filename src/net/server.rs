@@ -21,7 +21,7 @@ use super::observe::{LogLimit, Open, Side, Who};
 use super::requests::{Requests, Running};
 use super::session::respond;
 use super::wire::{End, FrameReader, FrameWriter};
-use super::{Handle, Listen, Local, Service, Stream};
+use super::{Handle, Listen, Local, LogMark, Service, Stream};
 use crate::id::NodeId;
 
 /// Pause after an accept that failed for want of something, usually file descriptors.
@@ -92,7 +92,7 @@ async fn connection<S: Stream>(stream: S, address: SocketAddr, shared: Arc<Share
     let welcome = match proved {
         Ok(welcome) => welcome,
         Err(refusal) => {
-            local.observe.refused(Side::Accepted, &refusal);
+            local.refused(Side::Accepted, &refusal);
             let who = Who::Address(address.ip());
             if shared.log.is_due(who, refusal.name(), local.clock.monotonic()) {
                 warn!(%address, %refusal, "a connection was refused");
@@ -125,6 +125,7 @@ async fn connection<S: Stream>(stream: S, address: SocketAddr, shared: Arc<Share
 struct Welcome<S> {
     node: NodeId,
     version: u16,
+    mark: LogMark,
     /// The proof: nobody else could have sealed it.
     first: Frame,
     reader: FrameReader<ReadHalf<S>>,
@@ -132,13 +133,16 @@ struct Welcome<S> {
 }
 
 async fn welcome<S: Stream>(mut stream: S, local: &Local) -> Result<Welcome<S>, Refusal> {
-    let session = respond(&mut stream, &local.hello(0), local.secret.peer_keys(), &local.entropy).await?;
+    let (keys, random) = (local.secret.peer_keys(), &local.entropy);
+    let own = |node| local.hello(node);
+    let session = respond(&mut stream, keys, random, own, |peer| local.met(peer)).await?;
     let (reading, writing) = split(stream);
     let mut reader = FrameReader::new(reading, session.opener);
     let first = reader.next().await.map_err(|end| Refusal::Broken(end.to_string()))?;
     Ok(Welcome {
         node: session.peer.node,
         version: session.version,
+        mark: session.mark,
         first,
         reader,
         writer: FrameWriter::new(writing, session.sealer),
@@ -150,6 +154,7 @@ async fn speak<S: Stream>(welcome: Welcome<S>, shared: &Shared) -> End {
     let requests = Arc::new(Requests::default());
     let Welcome {
         node,
+        mark,
         first,
         reader,
         writer,
@@ -159,7 +164,7 @@ async fn speak<S: Stream>(welcome: Welcome<S>, shared: &Shared) -> End {
     let ended = tokio::select! {
         biased;
         ended = send(writer, &shared.local, &requests) => ended,
-        ended = receive(node, first, reader, shared, &requests) => ended,
+        ended = receive((node, mark), first, reader, shared, &requests) => ended,
     };
     match ended {
         Ok(never) => match never {},
@@ -168,7 +173,7 @@ async fn speak<S: Stream>(welcome: Welcome<S>, shared: &Shared) -> End {
 }
 
 async fn receive<R: AsyncRead + Unpin>(
-    from: NodeId,
+    (from, mark): (NodeId, LogMark),
     first: Frame,
     mut reader: FrameReader<R>,
     shared: &Shared,
@@ -178,6 +183,7 @@ async fn receive<R: AsyncRead + Unpin>(
     let mut running = JoinSet::new();
     let mut frame = first;
     loop {
+        mark.raise(frame.log);
         match frame.kind {
             Kind::Ping => requests.answer(Frame::bare(Kind::Pong, frame.id)),
             Kind::Request => {
@@ -230,7 +236,7 @@ async fn send<W: AsyncWrite + Unpin>(
         requests.ready().await;
         // Whoever else is ready to answer does so first: many answers in one write cost little more than one.
         yield_now().await;
-        requests.take(local.clock.wall_ms(), &mut frames);
+        requests.take(local.stamp(), &mut frames);
         writer.send(&frames).await?;
         frames.clear();
     }

@@ -16,9 +16,11 @@ use snow::types::{Cipher, Dh, Hash, Random};
 use snow::{Builder, HandshakeState, StatelessTransportState};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 
+use super::LogMark;
 use super::frame::Breach;
 use super::hello::{Hello, Refusal, judge};
 use crate::entropy::Entropy;
+use crate::id::NodeId;
 use crate::secret::Key;
 
 const PATTERN: &str = "Noise_NNpsk0_25519_ChaChaPoly_SHA256";
@@ -42,6 +44,8 @@ pub(super) struct Session {
     pub peer: Hello,
     /// The version that both speak.
     pub version: u16,
+    /// Told how far the peer's log is, with each of its frames.
+    pub mark: LogMark,
 }
 
 /// Begins a connection. Whom it is meant for is in `own`; `key` is the secret's first.
@@ -88,40 +92,49 @@ where
     Ok((noise, peer))
 }
 
-/// Takes a connection under any of `keys`. `own` says who is here; whom it talks to is learnt.
-pub(super) async fn respond<S>(
+/// Takes a connection under any of `keys`. Whom it talks to is learnt; `own` is what this node tells that one, and `met` is done
+/// with whoever is welcome before it is answered.
+pub(super) async fn respond<S, F>(
     stream: &mut S,
-    own: &Hello,
     keys: &[Key],
     random: &Arc<dyn Entropy>,
+    own: impl FnOnce(NodeId) -> Hello,
+    met: impl FnOnce(Hello) -> F,
 ) -> Result<Session, Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin,
+    F: Future<Output = Result<LogMark, Refusal>>,
 {
-    let (noise, own, peer) = answer(stream, own, keys, random).await?;
-    Ok(session(noise, judge(&own, &peer)?, peer))
+    let (mut noise, peer) = hear(stream, keys, random).await?;
+    let own = own(peer.node);
+    let verdict = judge(&own, &peer);
+    let mark = match verdict {
+        Ok(_) => met(peer).await?,
+        Err(_) => LogMark::default(),
+    };
+    // Told also to whom is refused: it judges by it as well.
+    write(stream, &mut noise, &own).await?;
+    let session = session(noise, verdict?, peer);
+    Ok(Session { mark, ..session })
 }
 
 /// Only says who is here, and learns who asks.
 pub(super) async fn tell<S>(
     stream: &mut S,
-    own: &Hello,
     keys: &[Key],
     random: &Arc<dyn Entropy>,
+    own: impl FnOnce(NodeId) -> Hello,
 ) -> Result<Hello, Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
-    Ok(answer(stream, own, keys, random).await?.2)
+    let (mut noise, peer) = hear(stream, keys, random).await?;
+    write(stream, &mut noise, &own(peer.node)).await?;
+    Ok(peer)
 }
 
-/// Reads the other's hello and sends this node's.
-async fn answer<S>(
-    stream: &mut S,
-    own: &Hello,
-    keys: &[Key],
-    random: &Arc<dyn Entropy>,
-) -> Result<(HandshakeState, Hello, Hello), Refusal>
+/// Reads the other's hello.
+async fn hear<S>(stream: &mut S, keys: &[Key], random: &Arc<dyn Entropy>) -> Result<(HandshakeState, Hello), Refusal>
 where
     S: AsyncRead + AsyncWrite + Unpin,
 {
@@ -132,15 +145,12 @@ where
             .expect("the pattern needs no more");
         Some((open(&mut noise, &first).ok()?, noise))
     });
-    let Some((peer, mut noise)) = opened else {
+    let Some((peer, noise)) = opened else {
         // An empty answer, so that the other side can say why. Whether it arrives changes nothing.
         drop(stream.write_all(&[0, 0]).await);
         return Err(Refusal::Secret);
     };
-    let own = Hello { to: peer.node, ..*own };
-    // Told also to whom is refused: it judges by it as well.
-    write(stream, &mut noise, &own).await?;
-    Ok((noise, own, peer))
+    Ok((noise, peer))
 }
 
 fn builder(key: &Key, random: Arc<dyn Entropy>) -> Builder<'_> {
@@ -164,6 +174,7 @@ fn session(noise: HandshakeState, version: u16, peer: Hello) -> Session {
         opener: Opener { state, nonce: 0 },
         peer,
         version,
+        mark: LogMark::default(),
     }
 }
 

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 
 use super::found::{Asking, may_found};
 use super::front::Waiting;
+use super::memory::Memory;
 use super::world::PeerWorld;
 use crate::clock::Clock;
 use crate::cluster::init::{Founded, InitError, Wish};
@@ -23,7 +24,7 @@ use crate::config::Config;
 use crate::core::command::COMMANDS;
 use crate::entropy::Entropy;
 use crate::id::{GroupCount, NodeId};
-use crate::identity::{DataDirectory, Home, Identity, IdentityError, fresh_node_id};
+use crate::identity::{DataDirectory, Home, Identity, IdentityError, Stage, fresh_node_id};
 use crate::membership::{self, ClusterView, Facts, Membership, MembershipError, Network, Observer, Twin};
 use crate::net::{self, Dial, Greeter, Greeting};
 use crate::readiness::Readiness;
@@ -124,7 +125,7 @@ pub struct Entrance<'a, P> {
     /// Its settings.
     pub config: &'a Config,
     /// What keeps its identity.
-    pub home: &'a dyn Home,
+    pub home: Arc<dyn Home>,
     /// The way to others; there is one exactly with `config.peer_listen`.
     pub doorway: Option<Doorway<P>>,
     /// Where it says that it waits, and is told to found a cluster.
@@ -147,13 +148,14 @@ pub async fn enter<P: net::Listen>(entrance: Entrance<'_, P>) -> Result<Entered<
         config, home, entropy, ..
     } = &entrance;
     let known = match home.identity()? {
-        None if founds_by_itself(config) => {
-            let identity = Identity::founding(config.groups, entropy.as_ref());
-            home.keep(&identity)?;
-            Some(identity)
-        }
+        None if founds_by_itself(config) => Some(Identity::founding(config.groups, entropy.as_ref())),
         known => known,
     };
+    // On disk before anybody can hear of this start.
+    let known = known.map(|identity| identity.started(entropy.as_ref()));
+    if let Some(identity) = &known {
+        home.keep(identity)?;
+    }
     let node = known
         .as_ref()
         .map_or_else(|| fresh_node_id(entropy.as_ref()), |known| known.node);
@@ -195,9 +197,9 @@ async fn without_others<P>(
             let wish = waiting.wishes.next().await;
             let identity = Identity {
                 node: facts.node,
-                ..Identity::founding(config.groups, entropy.as_ref())
+                ..Identity::founding(config.groups, entropy.as_ref()).started(entropy.as_ref())
             };
-            if answer_wish(wish, home, &identity, Ok(Vec::new())) {
+            if answer_wish(wish, home.as_ref(), &identity, Ok(Vec::new())) {
                 break identity;
             }
         },
@@ -224,19 +226,19 @@ async fn among_others<P: net::Listen>(
     let Entrance { config, clock, .. } = entrance;
     let doorway = config.peer_listen.0.zip(entrance.doorway);
     let (peer, doorway) = doorway.expect("there is a doorway with peer_listen");
-    let Doorway {
-        secret,
-        dialer,
-        listener,
-    } = doorway;
+    let (secret, dialer) = (doorway.secret, doorway.dialer);
     let node = facts.node;
     let cluster = known.as_ref().map(|known| known.cluster);
-    let greeting = Greeting::new(node, cluster, secret.clone(), entrance.entropy.clone());
-    let greeter = Greeter::start(listener, greeting.clone());
-    let membership = Membership::start(membership::Parts {
+    let memory = Memory::load(entrance.home.clone(), clock.clone())?;
+    memory.set_start(known.as_ref().map(|known| known.start).unwrap_or_default());
+    let (remember, entropy) = (Arc::new(memory.clone()), entrance.entropy.clone());
+    let greeting = Greeting::new(node, cluster, secret.clone(), entropy, remember);
+    let greeter = Greeter::start(doorway.listener, greeting.clone());
+    let parts = membership::Parts {
         facts,
         listen: peer,
         seeds: config.join.0.clone(),
+        known: memory.addresses(),
         keys: secret.gossip_keys().to_vec(),
         incarnation: clock.wall_ms(),
         interval: membership::GOSSIP_INTERVAL,
@@ -244,16 +246,23 @@ async fn among_others<P: net::Listen>(
         entropy: entrance.entropy.clone(),
         network: entrance.network.clone(),
         observer: entrance.observer,
-    })
-    .await?;
+    };
+    let membership = Membership::start(parts).await?;
     let mut waiting = entrance.waiting;
+    let home = entrance.home.as_ref();
     let identity = if let Some(identity) = known {
-        expect_no_twin(&mut membership.view(), clock.as_ref()).await?;
+        let asked = memory.ask_the_others(&greeting, dialer.as_ref(), &entrance.network, &config.join.0);
+        let mut view = membership.view();
+        let (twin, ()) = tokio::join!(expect_no_twin(&mut view, clock.as_ref()), asked);
+        twin?;
+        if memory.is_superseded() {
+            return Err(mark_superseded(home).into());
+        }
         identity
     } else {
         let wait = Wait {
             config,
-            home: entrance.home,
+            home,
             node,
             api: entrance.api,
             entropy: entrance.entropy.as_ref(),
@@ -262,9 +271,9 @@ async fn among_others<P: net::Listen>(
             greeting: &greeting,
             dialer: dialer.as_ref(),
             clock: clock.as_ref(),
-            began: clock.monotonic(),
         };
         let identity = wait.run(&mut waiting).await?;
+        memory.set_start(identity.start);
         membership.adopt(identity.cluster, identity.groups)?;
         greeting.set_cluster(identity.cluster);
         identity
@@ -277,6 +286,7 @@ async fn among_others<P: net::Listen>(
             membership,
             secret,
             dialer,
+            memory,
             listener: greeter,
         }),
     })
@@ -333,25 +343,25 @@ struct Wait<'a> {
     greeting: &'a Greeting,
     dialer: &'a dyn Dial,
     clock: &'a dyn Clock,
-    began: Duration,
 }
 
 impl Wait<'_> {
     /// Waits for a cluster to join, or for the wish to found one, whichever comes first.
     async fn run(&self, waiting: &mut Waiting) -> Result<Identity, EnterError> {
+        let began = self.clock.monotonic();
         loop {
             let wish = tokio::select! {
                 biased;
                 found = self.find_cluster(&waiting.readiness) => {
                     let (cluster, groups) = found?;
-                    let identity = Identity::joining(self.node, cluster, groups);
+                    let identity = Identity::joining(self.node, cluster, groups).started(self.entropy);
                     self.home.keep(&identity)?;
                     return Ok(identity);
                 }
                 wish = waiting.wishes.next() => wish,
             };
             // Who calls a member that is gone does so about once a second.
-            let listened = self.clock.monotonic().saturating_sub(self.began);
+            let listened = self.clock.monotonic().saturating_sub(began);
             tokio::time::sleep(LISTEN.saturating_sub(listened)).await;
             let heard = self
                 .membership
@@ -371,7 +381,7 @@ impl Wait<'_> {
             .await;
             let identity = Identity {
                 node: self.node,
-                ..Identity::founding(self.config.groups, self.entropy)
+                ..Identity::founding(self.config.groups, self.entropy).started(self.entropy)
             };
             if answer_wish(wish, self.home, &identity, may) {
                 return Ok(identity);
@@ -400,6 +410,22 @@ impl Wait<'_> {
             }
         }
     }
+}
+
+/// Notes in the directory that it is an older copy of itself, and says so. Should that not be possible, the next start finds out
+/// anew.
+pub(super) fn mark_superseded(home: &dyn Home) -> IdentityError {
+    let marked = home.identity().and_then(|identity| match identity {
+        Some(identity) => home.keep(&Identity {
+            stage: Stage::Superseded,
+            ..identity
+        }),
+        None => Ok(()),
+    });
+    if let Err(error) = marked {
+        tracing::warn!(%error, "that this directory is superseded cannot be noted in it");
+    }
+    home.superseded()
 }
 
 /// Waits until the others have told whether this node's id is alive elsewhere; two processes with one id would count twice. A

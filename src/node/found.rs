@@ -60,7 +60,7 @@ pub(super) async fn may_found(asking: &Asking<'_>) -> Result<Vec<String>, InitEr
 }
 
 async fn find_out(asking: &Asking<'_>) -> Result<Vec<String>, InitError> {
-    let (addresses, mut silent) = resolve(asking).await;
+    let (addresses, mut silent) = resolve(asking.network, asking.join).await;
     let mut to_ask: Vec<SocketAddr> = addresses.union(&asking.heard).copied().take(ADDRESSES_MAX).collect();
     let mut rivals = BTreeSet::new();
     for round in 0..ROUNDS_MAX {
@@ -119,16 +119,16 @@ fn judge(own: NodeId, address: SocketAddr, answer: &Result<Peer, Refusal>) -> Re
 }
 
 /// The addresses of `--join`, and the names that have none.
-async fn resolve(asking: &Asking<'_>) -> (BTreeSet<SocketAddr>, Vec<String>) {
+pub(super) async fn resolve(network: &Arc<dyn Network>, join: &[String]) -> (BTreeSet<SocketAddr>, Vec<String>) {
     let (mut addresses, mut unknown) = (BTreeSet::new(), Vec::new());
-    let resolved = asking.join.iter().map(async |text| match text.parse() {
+    let resolved = join.iter().map(async |text| match text.parse() {
         Ok(address) => vec![address],
-        Err(_) => match timeout(RESOLVE, asking.network.resolve(text)).await {
+        Err(_) => match timeout(RESOLVE, network.resolve(text)).await {
             Ok(Ok(addresses)) => addresses,
             _ => Vec::new(),
         },
     });
-    for (text, found) in asking.join.iter().zip(join_all(resolved).await) {
+    for (text, found) in join.iter().zip(join_all(resolved).await) {
         if found.is_empty() {
             unknown.push(text.clone());
         }

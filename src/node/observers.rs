@@ -6,6 +6,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 
+use super::memory::Memory;
 use crate::api;
 use crate::cluster::Cluster;
 use crate::id::NodeId;
@@ -16,12 +17,15 @@ use crate::raft::Groups;
 use crate::router::Replicas;
 use crate::wal;
 
-/// The log stream's figures.
+/// The log stream's figures, and how far it is for the peers.
 #[derive(Debug)]
-pub(super) struct LogMetrics(pub Arc<Metrics>);
+pub(super) struct LogMetrics(pub Arc<Metrics>, pub Option<Memory>);
 
 impl wal::Observe for LogMetrics {
-    fn synced(&self, jobs: usize, bytes: usize, duration: Duration) {
+    fn synced(&self, lsn: u64, jobs: usize, bytes: usize, duration: Duration) {
+        if let Some(memory) = &self.1 {
+            memory.log_is_at(lsn);
+        }
         self.0.observe_log_sync(jobs, bytes, duration);
     }
 }

@@ -16,14 +16,18 @@ use crate::membership::{ClusterView, Membership, UdpNetwork};
 use crate::metrics::Metrics;
 use crate::net::{Dial, Greeter, TcpDial};
 use crate::node::NodeError;
-use crate::node::enter::{self, Doorway, Entered, Entrance};
+use crate::node::enter::{self, Doorway, EnterError, Entered, Entrance};
 use crate::node::front::Waiting;
+use crate::node::memory::Memory;
 use crate::node::observers::GossipMetrics;
 use crate::raft;
 use crate::secret::ClusterSecret;
 use crate::store::fjall_kv::FjallKv;
 use crate::store::{Kv, Spools};
 use crate::wal;
+
+/// What every text names that says that data on this disk is damaged.
+const REJOIN: &str = "--rejoin";
 
 /// What a node has before it knows who it is.
 #[derive(Clone)]
@@ -94,6 +98,8 @@ pub struct PeerWorld<P> {
     pub secret: ClusterSecret,
     /// Makes connections to peers.
     pub dialer: Arc<dyn Dial>,
+    /// Remembers how far nodes have come.
+    pub memory: Memory,
     /// Answers at the peer port until the node serves.
     pub listener: Greeter<P>,
 }
@@ -113,11 +119,14 @@ impl World<TcpListener> {
             idle_per_target: (config.fire.in_flight_per_target_max as usize).min(IDLE_PER_TARGET_MAX),
             extra_roots_pem: None,
         })?;
-        let data = DataDirectory::open(&config.data)?;
-        if config.rejoin
-            && let Some(aside) = data.set_aside(clock.wall_ms() / 1_000)?
-        {
-            tracing::warn!(directory = %aside.display(), "the old data was set aside; this node starts as a new one");
+        let data = Arc::new(DataDirectory::open(&config.data)?);
+        if config.rejoin {
+            if !data.may_be_set_aside() {
+                return Err(data.healthy().into());
+            }
+            if let Some(aside) = data.set_aside(clock.wall_ms() / 1_000)? {
+                tracing::warn!(directory = %aside.display(), "the old data was set aside; this node starts as a new one");
+            }
         }
         let doorway = match config.peer_listen.0 {
             None => None,
@@ -129,7 +138,7 @@ impl World<TcpListener> {
         };
         let Entered { identity, view, peers } = enter::enter(Entrance {
             config,
-            home: &data,
+            home: data.clone(),
             doorway,
             waiting,
             api,
@@ -162,8 +171,23 @@ impl World<TcpListener> {
             spools,
             view,
             peers,
-            home: Arc::new(data),
+            home: data,
         })
+    }
+}
+
+/// Notes in the data directory why the node has ended, where the advice is `--rejoin`: it is accepted from then on.
+pub fn note_damage(config: &Config, error: &NodeError) {
+    let text = error.to_string();
+    let is_advice = !matches!(
+        error,
+        NodeError::Identity(_) | NodeError::Enter(EnterError::Identity(_))
+    );
+    if is_advice
+        && text.contains(REJOIN)
+        && let Err(error) = DataDirectory::note_damage(&config.data, &text)
+    {
+        tracing::warn!(%error, "what is damaged cannot be noted: --rejoin will be refused until it is");
     }
 }
 

@@ -35,7 +35,7 @@ impl AppliedHook for NoHook {
 struct NoObserver;
 
 impl wal::Observe for NoObserver {
-    fn synced(&self, _: usize, _: usize, _: std::time::Duration) {}
+    fn synced(&self, _: u64, _: usize, _: usize, _: std::time::Duration) {}
 }
 
 /// Removes the directory after the stores in it are closed.

@@ -11,6 +11,7 @@ use crate::clock::SystemClock;
 use crate::core::command::{Op, Reply};
 use crate::core::machine::{Changes, GroupState, View};
 use crate::core::record;
+use crate::core::target::Target;
 use crate::core::task::{Delivery, Schedule, TaskSpec};
 use crate::failure::Failure;
 use crate::id::{GroupCount, GroupId, NodeId, TaskId};
@@ -120,7 +121,7 @@ impl AppliedHook for Nothing {
 }
 
 impl wal::Observe for Nothing {
-    fn synced(&self, _: usize, _: usize, _: Duration) {}
+    fn synced(&self, _: u64, _: usize, _: usize, _: Duration) {}
 }
 
 /// A node's disk, which outlives its replicas.
@@ -275,7 +276,7 @@ pub async fn create(group: &Group, id: &str) -> bool {
         key: id.key(),
         spec: &spec,
         due_ms: 1 << 41,
-        target: 0,
+        target: Target::default(),
     };
     let done = tokio::time::timeout(Duration::from_secs(2), group.proposer().propose(&op)).await;
     matches!(done, Ok(Ok(Reply::Done)))

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
-use crate::core::machine::{Changes, DueEntry, GroupState, View};
+use crate::core::machine::{Changes, DueChange, DueEntry, GroupState, View};
 use crate::core::record::{self, RecordError};
 use crate::core::task::{TaskSpec, TaskState};
 use crate::id::{GroupCount, GroupId, TaskKey};
@@ -125,14 +125,20 @@ impl GroupStore {
         let lowest = changes
             .dues
             .iter()
-            .filter(|(.., entry)| entry.is_some())
-            .map(|(at, ..)| *at)
+            .filter(|due| due.after.is_some())
+            .map(|due| due.at_ms)
             .min();
-        for (at, key, entry) in &changes.dues {
+        for DueChange {
+            at_ms,
+            key,
+            after: entry,
+            ..
+        } in &changes.dues
+        {
             let value = entry.map(|entry| key::due_entry(entry).to_vec());
             writes.push(Write {
                 table: Table::Due,
-                key: key::due(self.group, *at, *key).to_vec(),
+                key: key::due(self.group, *at_ms, *key).to_vec(),
                 value,
             });
         }

@@ -4,6 +4,7 @@
 //! tests hold them. Values are `core/record.rs`.
 
 use crate::core::machine::{DueEntry, Wake};
+use crate::core::target::Target;
 use crate::id::{GroupId, TaskKey};
 
 /// A table of the state. The ordinals and names are stored.
@@ -14,7 +15,7 @@ pub enum Table {
     Spec = 0,
     /// `shard u16 | key 16` -> state record.
     State = 1,
-    /// `group u16 | at_ms u64 | key 16` -> `wake u8 | target u32`.
+    /// `group u16 | at_ms u64 | key 16` -> `wake u8 | target 16`.
     Due = 2,
 }
 
@@ -94,9 +95,9 @@ pub fn parse_due(bytes: &[u8]) -> Option<(GroupId, u64, TaskKey)> {
 }
 
 /// The stored value of a due-index entry.
-pub fn due_entry(entry: DueEntry) -> [u8; 5] {
-    let mut bytes = [entry.wake as u8; 5];
-    bytes[1..].copy_from_slice(&entry.target.to_be_bytes());
+pub fn due_entry(entry: DueEntry) -> [u8; 17] {
+    let mut bytes = [entry.wake as u8; 17];
+    bytes[1..].copy_from_slice(&entry.target.0);
     bytes
 }
 
@@ -108,7 +109,7 @@ pub fn parse_due_entry(bytes: &[u8]) -> Option<DueEntry> {
         .find(|wake| *wake as u8 == *kind)?;
     Some(DueEntry {
         wake,
-        target: u32::from_be_bytes(target.try_into().ok()?),
+        target: Target(target.try_into().ok()?),
     })
 }
 
@@ -129,12 +130,13 @@ mod tests {
         for (wake, ordinal) in [(Wake::Fire, 1), (Wake::Retry, 2), (Wake::Expire, 3)] {
             let entry = DueEntry {
                 wake,
-                target: 0x0102_0304,
+                target: Target([0xb0; 16]),
             };
-            assert_eq!(due_entry(entry), [ordinal, 1, 2, 3, 4]);
+            assert_eq!(due_entry(entry)[0], ordinal);
+            assert_eq!(due_entry(entry)[1..], [0xb0; 16]);
             assert_eq!(parse_due_entry(&due_entry(entry)), Some(entry));
         }
-        assert_eq!(parse_due_entry(&[9, 0, 0, 0, 0]), None);
+        assert_eq!(parse_due_entry(&[9; 17]), None);
         const { assert!(SHARDS < RESERVED) };
     }
 

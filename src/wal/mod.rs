@@ -147,8 +147,9 @@ impl Default for Options {
 
 /// Told about every sync of the log; metrics hang on it.
 pub trait Observe: Send + Sync + Debug {
-    /// One sync made `jobs` jobs with `bytes` bytes of frames durable; it took `duration`.
-    fn synced(&self, jobs: usize, bytes: usize, duration: Duration);
+    /// One sync made `jobs` jobs with `bytes` bytes of frames durable, up to frame `lsn`; it took `duration`. Told before anything
+    /// of it is acknowledged.
+    fn synced(&self, lsn: u64, jobs: usize, bytes: usize, duration: Duration);
 }
 
 /// What the log knows of a group, jobs that are not written yet included.
@@ -208,6 +209,7 @@ pub fn open(
         });
     }
     let shared = Arc::new(Shared::new(index.limited(limits), segments.clone(), resume.log_id));
+    let recovered_lsn = resume.lsn;
     let sizes = (options.segment_bytes, options.batch_bytes_max);
     let stream = Stream::new(files, clock, observe, segments, sizes, resume)?;
     let handles = Arc::new(Handles(Arc::clone(&shared)));
@@ -215,6 +217,7 @@ pub fn open(
         Wal {
             handles,
             entry_bytes_max: limits.entry_bytes,
+            recovered_lsn,
         },
         Writer::new(shared, stream, options),
     ))
@@ -271,6 +274,7 @@ impl Drop for Handles {
 pub struct Wal {
     handles: Arc<Handles>,
     entry_bytes_max: usize,
+    recovered_lsn: u64,
 }
 
 impl Debug for Wal {
@@ -354,6 +358,11 @@ impl Wal {
     /// Identity of the log, the same for as long as it exists.
     pub fn log_id(&self) -> u64 {
         self.shared().log_id
+    }
+
+    /// The last frame that was found when the log was opened, synced.
+    pub fn recovered_lsn(&self) -> u64 {
+        self.recovered_lsn
     }
 
     /// Largest entry that an append takes, in bytes.

@@ -305,7 +305,8 @@ impl Stream {
         let duration = self.clock.monotonic().saturating_sub(start);
         self.durable = self.lsn;
         self.watermark.advance(self.durable, self.tail.number)?;
-        self.observe.synced(self.jobs_unsynced, self.bytes_unsynced, duration);
+        self.observe
+            .synced(self.durable, self.jobs_unsynced, self.bytes_unsynced, duration);
         (self.jobs_unsynced, self.bytes_unsynced) = (0, 0);
         Ok(())
     }

@@ -53,7 +53,7 @@ impl Clock for TickClock {
 pub struct Syncs(pub AtomicU64);
 
 impl Observe for Syncs {
-    fn synced(&self, _jobs: usize, _bytes: usize, _duration: Duration) {
+    fn synced(&self, _lsn: u64, _jobs: usize, _bytes: usize, _duration: Duration) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }

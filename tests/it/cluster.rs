@@ -4,6 +4,7 @@
 mod founding;
 mod load;
 mod moves;
+mod old_copies;
 mod strangers;
 
 use std::collections::BTreeSet;

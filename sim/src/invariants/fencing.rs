@@ -146,9 +146,17 @@ mod tests {
             generation: 4,
             ..GroupView::default()
         };
-        let said = replies(&view, TaskKey([1; 16]), &TaskState::new(5_000, 7));
+        let said = replies(
+            &view,
+            TaskKey([1; 16]),
+            &TaskState::new(5_000, xcron::core::target::Target([7; 16])),
+        );
         assert_eq!(wrong(said.expect("a task that waits"), Reply::Repeat), None);
-        let said = claims(&view, TaskKey([1; 16]), &TaskState::new(5_000, 7));
+        let said = claims(
+            &view,
+            TaskKey([1; 16]),
+            &TaskState::new(5_000, xcron::core::target::Target([7; 16])),
+        );
         assert_eq!(wrong(said.expect("a task that waits"), Reply::Existed), None);
     }
 }

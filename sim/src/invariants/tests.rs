@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use xcron::core::machine::{digest_of_row, wakes};
 use xcron::core::record::encode_state;
+use xcron::core::target::Target;
 use xcron::core::task::{Delivery, Life, OpenFire, Outcome, Schedule, TaskSpec, TaskState, Verdict};
 use xcron::id::{TaskId, TaskKey};
 
@@ -113,7 +114,7 @@ fn over(life: Life, outcome: Outcome) -> TaskState {
         cancelled: u64::from(outcome.verdict == Verdict::Cancelled),
         outcomes: vec![outcome],
         expire_ms: Some(wall(90_000_000)),
-        ..TaskState::new(0, 7)
+        ..TaskState::new(0, Target([7; 16]))
     }
 }
 
@@ -152,7 +153,7 @@ fn view() -> GroupView {
             outcome(60_000, 1, Verdict::Delivered),
             outcome(120_000, 1, Verdict::Delivered),
         ],
-        ..TaskState::new(wall(180_000), 7)
+        ..TaskState::new(wall(180_000), Target([7; 16]))
     };
     let delivered = |due_ms, attempts| over(Life::Finished, outcome(due_ms, attempts, Verdict::Delivered));
     let deleted = over(Life::Deleted, outcome(30_000, 0, Verdict::Cancelled));

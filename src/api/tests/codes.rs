@@ -1,6 +1,7 @@
 //! One test for every row of the table of codes, and their order.
 
 use super::*;
+use crate::core::target::Target;
 use crate::core::task::{Delivery, Schedule, TaskSpec, TaskState};
 use crate::limits::{BODY_BYTES_MAX, REQUEST_BYTES_MAX};
 
@@ -101,7 +102,7 @@ async fn code_0_query() {
         delivery: Delivery::AtLeastOnce,
         revision: 1,
     };
-    let mut state = TaskState::new(1_772_400_000_000, 7);
+    let mut state = TaskState::new(1_772_400_000_000, Target([7; 16]));
     state.delivered = 3;
     state.failed = 2;
     let tasks = FakeTasks {

@@ -5,6 +5,7 @@ use super::*;
 use crate::config::Config;
 use crate::core::instant::rfc3339_ms;
 use crate::core::schedule::Cron;
+use crate::core::target::Target;
 use crate::core::task::{Delivery, Schedule, TaskSpec, TaskState};
 use crate::limits;
 
@@ -36,7 +37,7 @@ fn clearing() -> TaskView {
         delivery: Delivery::AtLeastOnce,
         revision: 1,
     };
-    let state = TaskState::new(NOW_MS, 0);
+    let state = TaskState::new(NOW_MS, Target([0; 16]));
     TaskView { spec, state }
 }
 

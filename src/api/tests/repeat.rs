@@ -1,6 +1,7 @@
 //! A create that is sent again after its due: its first answer may have been lost, so it is judged by what is stored.
 
 use super::*;
+use crate::core::target::Target;
 use crate::core::task::{Delivery, Schedule, TaskSpec, TaskState};
 
 const PAST_SECONDS: u64 = NOW_SECONDS - 1;
@@ -17,7 +18,7 @@ fn stored(url: &str) -> TaskView {
             delivery: Delivery::AtLeastOnce,
             revision: 1,
         },
-        state: TaskState::new(at_ms, 7),
+        state: TaskState::new(at_ms, Target([7; 16])),
     }
 }
 

@@ -1,6 +1,7 @@
 //! Paths, methods, the envelope's shape, where a task id may stand, and health.
 
 use super::*;
+use crate::core::target::Target;
 
 fn keys(value: &Value) -> Vec<String> {
     value.as_object().expect("an object").keys().cloned().collect()
@@ -86,7 +87,7 @@ async fn a_query_tells_the_truth_about_instants_and_zones() {
         };
         let view = Some(TaskView {
             spec,
-            state: TaskState::new(NOW_MS, 0),
+            state: TaskState::new(NOW_MS, Target([0; 16])),
         });
         let (app, _readiness) = app_with(FakeTasks {
             view,
@@ -235,7 +236,7 @@ async fn damage_in_a_stored_body_is_told_and_counted() {
         delivery: crate::core::task::Delivery::AtLeastOnce,
         revision: 1,
     };
-    let state = crate::core::task::TaskState::new(0, 0);
+    let state = crate::core::task::TaskState::new(0, crate::core::target::Target([0; 16]));
     let seen = Arc::new(Seen::default());
     let tasks = FakeTasks {
         view: Some(TaskView { spec, state }),

@@ -1,6 +1,7 @@
 //! `/v1/tasks/{id}`: what a change must hold, what is told of it, the form of a task.
 
 use super::*;
+use crate::core::target::Target;
 use crate::core::task::{Claim, Delivery, OpenFire, Outcome, Schedule, TaskSpec, TaskState, Verdict};
 
 fn task() -> TaskView {
@@ -46,7 +47,7 @@ fn task() -> TaskView {
         open: vec![open],
         claim: Some(claim),
         outcomes: vec![outcome(Verdict::Delivered, 200), outcome(Verdict::SkippedUnknown, 0)],
-        ..TaskState::new(NOW_MS + 1_000, 7)
+        ..TaskState::new(NOW_MS + 1_000, Target([7; 16]))
     };
     TaskView { spec, state }
 }

@@ -11,6 +11,9 @@ use crate::core::task::{Delivery, Schedule};
 use crate::id::TaskId;
 use crate::limits::{OPEN_FIRES_MAX, OUTCOMES_KEPT};
 
+const TARGET: Target = Target([9; 16]);
+const OTHER_TARGET: Target = Target([10; 16]);
+
 /// State, specs and index as the store would hold them after each batch.
 #[derive(Default)]
 struct Model {
@@ -48,8 +51,11 @@ impl Model {
                 .map(|bytes| record::decode_state(bytes).expect("just encoded"));
             put(&mut self.states.borrow_mut(), *key, state);
         }
-        for (at, key, wake) in &changes.dues {
-            put(&mut self.dues.borrow_mut(), (*at, *key), wake.map(|entry| entry.wake));
+        for due in &changes.dues {
+            let at = (due.at_ms, due.key);
+            let before = self.dues.borrow().get(&at).copied();
+            assert_eq!(before, due.before.map(|entry| entry.wake), "what the index held");
+            put(&mut self.dues.borrow_mut(), at, due.after.map(|entry| entry.wake));
         }
         (replies, changes)
     }
@@ -129,7 +135,7 @@ fn update<'a>(id: &str, spec: &'a [u8], due_ms: u64, revision: u32) -> Op<'a> {
         key: key(id),
         spec,
         due_ms,
-        target: 10,
+        target: OTHER_TARGET,
         revision,
         at_ms: 60,
     }
@@ -174,7 +180,7 @@ fn led_with_task() -> Model {
             key: key("a"),
             spec: &spec,
             due_ms: 100,
-            target: 9
+            target: TARGET
         }),
         Reply::Done
     );
@@ -225,7 +231,7 @@ fn a_repeated_create_is_idempotent_and_a_different_one_conflicts() {
             key: key("a"),
             spec: &same,
             due_ms: 100,
-            target: 9
+            target: TARGET
         }),
         Reply::Existed
     );
@@ -234,7 +240,7 @@ fn a_repeated_create_is_idempotent_and_a_different_one_conflicts() {
             key: key("a"),
             spec: &other,
             due_ms: 100,
-            target: 9
+            target: TARGET
         }),
         Reply::Conflict
     );
@@ -243,7 +249,7 @@ fn a_repeated_create_is_idempotent_and_a_different_one_conflicts() {
         key: key("b"),
         spec: &fresh,
         due_ms: 5,
-        target: 9,
+        target: TARGET,
     };
     assert_eq!(
         model.apply(&[create.clone(), create]).0,
@@ -271,7 +277,7 @@ fn a_deleted_id_stays_taken_until_it_expires() {
             key: key("a"),
             spec: &same,
             due_ms: 100,
-            target: 9
+            target: TARGET
         }),
         Reply::Conflict
     );
@@ -300,7 +306,7 @@ fn a_deleted_id_stays_taken_until_it_expires() {
             key: key("a"),
             spec: &same,
             due_ms: 100,
-            target: 9
+            target: TARGET
         }),
         Reply::Done
     );
@@ -397,8 +403,10 @@ fn an_update_ends_what_the_old_revision_owes() {
         (&replies[..], &changes.cancelled[..]),
         (&[Reply::Done][..], &[key("a")][..])
     );
-    let entry = changes.dues.iter().find(|(at, ..)| *at == 300).expect("told again");
-    assert_eq!(entry.2.map(|entry| (entry.wake, entry.target)), Some((Wake::Fire, 10)));
+    let told = changes.dues.iter().find(|due| due.at_ms == 300).expect("told again");
+    let entry = |wake, target| Some(DueEntry { wake, target });
+    assert_eq!(told.before, entry(Wake::Retry, TARGET), "where it is to be taken back");
+    assert_eq!(told.after, entry(Wake::Fire, OTHER_TARGET));
     let task = model.task("a");
     assert_eq!(
         (task.revision, task.cancelled, task.dues_past, task.next_due_ms),
@@ -545,12 +553,12 @@ proptest! {
         let ops: Vec<Op<'_>> = steps.iter().map(|(kind, id, x, y, attempt, result, generation)| {
             let key = key(ids[*id]);
             match kind {
-                0 => Op::Create { key, spec: &specs[*id], due_ms: *x, target: 9 },
+                0 => Op::Create { key, spec: &specs[*id], due_ms: *x, target: TARGET },
                 1 => Op::Delete { key, at_ms: *x, expire_ms: x + y },
                 2 => Op::Expire { key, at_ms: *x },
                 3 if *generation == 0 => Op::Lead { node: 1 },
                 4 => Op::Update {
-                    key, spec: &specs[*id], due_ms: *x, target: 9, revision: u32::from(*attempt), at_ms: *y,
+                    key, spec: &specs[*id], due_ms: *x, target: TARGET, revision: u32::from(*attempt), at_ms: *y,
                 },
                 5 => Op::Claim(ClaimFire {
                     key, generation: *generation, revision: u32::from(*attempt), due_ms: *x, expected_ms: *x, skipped: 0,

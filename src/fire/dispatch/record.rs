@@ -3,7 +3,8 @@
 
 use std::time::Duration;
 
-use super::{Dispatcher, Fired, Queued};
+use super::attempt::Fired;
+use super::{Dispatcher, Queued};
 use crate::core::command::{AttemptResult, ClaimFire, Op, Reply, Settle};
 use crate::core::due::DueAttempt;
 use crate::core::retry::{Answer, Decision};

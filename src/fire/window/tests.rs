@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::target::Target;
 
 const ENTRY: DueEntry = DueEntry {
     wake: Wake::Fire,
-    target: 1,
+    target: Target([1; 16]),
 };
 
 fn key(n: u8) -> TaskKey {
@@ -91,7 +92,7 @@ fn a_straggler_of_a_former_leadership_holds_its_task_back_and_releases_only_itse
 fn what_the_loop_had_ends_with_its_leadership() {
     let expire = DueEntry {
         wake: Wake::Expire,
-        target: 0,
+        target: Target([0; 16]),
     };
     let index = BTreeMap::from([((1, key(1)), expire)]);
     let mut first = Window::new(1, 0, 100);
@@ -180,7 +181,7 @@ fn the_oldest_unfinished_due_is_known_whoever_has_it() {
     );
     let expire = DueEntry {
         wake: Wake::Expire,
-        target: 0,
+        target: Target([0; 16]),
     };
     let index = BTreeMap::from([((1, key(9)), expire), ((3, key(1)), ENTRY), ((7, key(1)), ENTRY)]);
     refill(&mut window, &index, 100);

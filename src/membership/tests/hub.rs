@@ -276,6 +276,7 @@ impl World {
             facts: facts(node, Some(CLUSTER)),
             listen: address(node),
             seeds: vec![address(1).to_string()],
+            known: Vec::new(),
             keys: vec![KEY],
             incarnation: self.clock.wall_ms(),
             interval: GOSSIP_INTERVAL,

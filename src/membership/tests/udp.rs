@@ -66,6 +66,7 @@ async fn two_members_find_each_other_over_udp() {
                 ..facts(node, Some(CLUSTER))
             },
             listen: peer,
+            known: Vec::new(),
             seeds: vec![format!("localhost:{}", seed.port())],
             keys: vec![KEY],
             incarnation: clock.wall_ms(),

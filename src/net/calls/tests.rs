@@ -22,7 +22,8 @@ async fn call(calls: &Calls, body: &'static [u8]) -> Answer {
 
 fn take(calls: &Calls) -> Vec<Frame> {
     let mut frames = Vec::new();
-    calls.take(77, &mut frames);
+    let stamp = Stamp { wall_ms: 77, log: 5 };
+    calls.take(stamp, &mut frames);
     frames
 }
 

@@ -146,6 +146,7 @@ async fn nodes_call_each_other_over_tcp() {
             clock: Arc::new(SystemClock::default()),
             entropy: Arc::new(SystemEntropy::default()),
             observe: Arc::new(Counters::default()),
+            memory: Arc::<Memory>::default(),
         })
     };
     let serving = tokio::spawn(serve(

@@ -85,9 +85,8 @@ async fn a_peer_that_reads_nothing_is_bounded_and_holds_up_nobody_else() {
     let mut listener = net.listen(address(3));
     tokio::spawn(async move {
         let (mut stream, _) = listener.accept().await.expect("a connection");
-        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
         let keys = secret(SECRET);
-        let session = super::session::respond(&mut stream, &hello(3, 0), keys.peer_keys(), &entropy).await;
+        let session = respond_as(&mut stream, hello(3, 0), &keys).await;
         let _kept = (stream, session);
         pending::<()>().await;
     });
@@ -134,9 +133,8 @@ async fn a_silent_peer_is_given_up_and_called_anew() {
     sleep(Duration::from_secs(1)).await;
     assert!((&mut silent).now_or_never().is_none());
     let (mut stream, _) = listener.accept().await.expect("a connection");
-    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
     let keys = secret(SECRET);
-    let session = super::session::respond(&mut stream, &hello(2, 0), keys.peer_keys(), &entropy).await;
+    let session = respond_as(&mut stream, hello(2, 0), &keys).await;
     assert!(session.is_ok());
     assert!(unknown(silent.await).contains("silent for 8 s"));
     let _two = Node::new(&net, 2).start();

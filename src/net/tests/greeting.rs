@@ -4,7 +4,13 @@ use super::*;
 use crate::net::greeter::{Greeter, Greeting, Peer};
 
 fn greeting(node: NodeId) -> Greeting {
-    Greeting::new(node, None, secret(SECRET), Arc::new(SystemEntropy::default()))
+    Greeting::new(
+        node,
+        None,
+        secret(SECRET),
+        Arc::new(SystemEntropy::default()),
+        Arc::<Memory>::default(),
+    )
 }
 
 #[tokio::test(start_paused = true)]
@@ -16,6 +22,7 @@ async fn a_node_that_waits_says_who_it_is_and_hears_who_calls() {
         node: 1,
         cluster: None,
         is_founding: false,
+        seen: Progress::default(),
     };
     assert_eq!(two.ask(&net, address(1)).await, Ok(waits));
     one.set_founding(true);
@@ -27,7 +34,7 @@ async fn a_node_that_waits_says_who_it_is_and_hears_who_calls() {
     assert_eq!(one.called(), None, "a node that waits itself is no member");
     // A member that takes this node for one that it knows.
     let refusal = initiate_as(&net, hello(7, 1)).await;
-    assert_eq!(refusal, Some(Refusal::Waiting));
+    assert_eq!(refusal, Some(Refusal::Starting));
     assert_eq!(one.called(), Some((CLUSTER, address(1))));
     one.set_cluster(CLUSTER);
     let found = two.ask(&net, address(1)).await.expect("it answers");
@@ -57,6 +64,7 @@ async fn a_member_says_its_cluster_to_a_node_that_waits() {
         None,
         secret("another secret of this test"),
         Arc::new(SystemEntropy::default()),
+        Arc::<Memory>::default(),
     );
     assert_eq!(stranger.ask(&net, address(1)).await, Err(Refusal::Secret));
 }

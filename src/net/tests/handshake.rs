@@ -4,7 +4,6 @@ use proptest::prelude::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::sleep;
 
-use super::super::session::respond;
 use super::*;
 
 const NEW: &str = "the second secret of this test";
@@ -201,8 +200,7 @@ proptest! {
             }
             near.write_all(&bytes).await.expect("room");
             near.shutdown().await.expect("open");
-            let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
-            let refusal = respond(&mut far, &hello(2, 0), secret(SECRET).peer_keys(), &entropy).await;
+            let refusal = respond_as(&mut far, hello(2, 0), &secret(SECRET)).await;
             assert!(refusal.is_err());
             let entropy = Arc::new(SystemEntropy::default());
             let (mut near, mut far) = tokio::io::duplex(2_048);

@@ -3,7 +3,6 @@
 use futures_util::future::join_all;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-use super::super::session::respond;
 use super::*;
 
 /// Seals `plain` as the next message of the rogue's session.
@@ -122,11 +121,8 @@ async fn a_server_that_sends_garbage_is_left() {
     let mut listener = net.listen(address(3));
     let serving = async {
         let (mut stream, _) = listener.accept().await.expect("a connection");
-        let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
         let keys = secret(SECRET);
-        let mut session = respond(&mut stream, &hello(3, 0), keys.peer_keys(), &entropy)
-            .await
-            .expect("welcome");
+        let mut session = respond_as(&mut stream, hello(3, 0), &keys).await.expect("welcome");
         // Answers what was never asked, then asks, which only the one who dialed may.
         let mut sealed = Vec::new();
         session

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::future::pending;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -13,10 +14,11 @@ use tokio::time::Instant;
 use super::frame::{Frame, Kind};
 use super::hello::Hello;
 use super::memory::MemoryNet;
-use super::session::{Session, initiate};
+use super::session::{Session, initiate, respond};
 use super::wire::{End, FrameReader, FrameWriter};
 use super::*;
 use crate::entropy::SystemEntropy;
+use crate::id::Progress;
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
 
 mod calling;
@@ -24,6 +26,7 @@ mod failing;
 mod greeting;
 mod handshake;
 mod hostile;
+mod remembering;
 
 const CLUSTER: u128 = 0x00c0_ffee;
 const SECRET: &str = "the first secret of this test";
@@ -143,6 +146,7 @@ struct Node {
     cluster: u128,
     secret: String,
     skew_ms: u64,
+    memory: Arc<Memory>,
 }
 
 struct Running {
@@ -161,6 +165,7 @@ impl Node {
             cluster: CLUSTER,
             secret: SECRET.into(),
             skew_ms: 0,
+            memory: Arc::default(),
         }
     }
 
@@ -174,6 +179,7 @@ impl Node {
             clock: Arc::new(SkewedClock::new(self.skew_ms)),
             entropy: Arc::new(SystemEntropy::default()),
             observe: counters.clone(),
+            memory: self.memory,
         });
         let listener = self.net.listen(address(self.id));
         let (stop, stopped) = oneshot::channel::<()>();
@@ -224,7 +230,60 @@ fn hello(from: NodeId, to: NodeId) -> Hello {
         cluster: CLUSTER,
         node: from,
         to,
-        is_founding: false,
+        phase: 0,
+        progress: Progress::default(),
+        seen: Progress::default(),
+    }
+}
+
+/// Answers a handshake with `own`, whoever calls.
+async fn respond_as(stream: &mut DuplexStream, own: Hello, secret: &ClusterSecret) -> Result<Session, Refusal> {
+    let entropy: Arc<dyn Entropy> = Arc::new(SystemEntropy::default());
+    let own = |node| Hello { to: node, ..own };
+    respond(stream, secret.peer_keys(), &entropy, own, async |_| {
+        Ok(LogMark::default())
+    })
+    .await
+}
+
+/// Remembers, in memory, how far nodes have come.
+#[derive(Debug, Default)]
+struct Memory {
+    own: Mutex<Progress>,
+    seen: Mutex<BTreeMap<NodeId, (Progress, LogMark)>>,
+    is_superseded: AtomicBool,
+    is_full: AtomicBool,
+}
+
+impl Remember for Memory {
+    fn own(&self) -> Progress {
+        *self.own.lock()
+    }
+
+    fn seen(&self, node: NodeId) -> Progress {
+        let seen = self.seen.lock();
+        seen.get(&node)
+            .map_or_else(Progress::default, |(progress, mark)| Progress {
+                log: mark.get(),
+                ..*progress
+            })
+    }
+
+    fn met(&self, node: NodeId, progress: Progress) -> BoxFuture<'_, Result<LogMark, String>> {
+        Box::pin(async move {
+            if self.is_full.load(Ordering::SeqCst) {
+                return Err("the disk is full".to_owned());
+            }
+            let mut seen = self.seen.lock();
+            let (known, mark) = seen.entry(node).or_default();
+            *known = progress;
+            mark.raise(progress.log);
+            Ok(mark.clone())
+        })
+    }
+
+    fn superseded(&self) {
+        self.is_superseded.store(true, Ordering::SeqCst);
     }
 }
 

@@ -5,8 +5,12 @@ use std::net::{IpAddr, Ipv4Addr};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
+use super::super::memory::Memory;
+use super::super::memory::tests::Nowhere;
 use super::*;
+use crate::clock::SystemClock;
 use crate::entropy::SystemEntropy;
+use crate::id::Progress;
 use crate::membership::UdpNetwork;
 use crate::net::Greeter;
 use crate::net::memory::MemoryNet;
@@ -24,6 +28,7 @@ fn of_two_that_found_the_lower_goes_on_and_a_cluster_ends_it() {
         node,
         cluster: None,
         is_founding: false,
+        seen: Progress::default(),
     };
     let founding = |node| Peer {
         is_founding: true,
@@ -48,7 +53,9 @@ fn address(node: NodeId) -> SocketAddr {
 
 fn greeting(node: NodeId) -> Greeting {
     let secret = ClusterSecret::parse("the secret of this test").expect("long enough");
-    Greeting::new(node, None, secret, Arc::new(SystemEntropy::default()))
+    let memory = Memory::load(Arc::new(Nowhere), Arc::new(SystemClock::default())).expect("nothing is read");
+    let memory = Arc::new(memory);
+    Greeting::new(node, None, secret, Arc::new(SystemEntropy::default()), memory)
 }
 
 /// A node that is told after `delay`; whether it founded.

@@ -4,7 +4,7 @@
 use super::{LIMIT, Miss, RETRY_AFTER_MS, Router};
 use crate::core::command::{Op, Reply, UPDATES_AND_CLAIMS};
 use crate::core::record;
-use crate::core::target::target_of;
+use crate::core::target::{Target, target_of};
 use crate::core::task::{Life, Schedule, TaskSpec};
 use crate::router::{Change, QueryError, UpdateError};
 
@@ -49,7 +49,7 @@ impl Router {
         spec: &mut TaskSpec,
         replaces: Option<u32>,
         due_ms: u64,
-        target: u32,
+        target: Target,
     ) -> Result<Tried, UpdateError> {
         let now = self.query(spec.id.clone()).await.map_err(|error| match error {
             QueryError::NotFound => UpdateError::NotFound,

@@ -3,6 +3,7 @@
 use super::*;
 use crate::core::command::Op;
 use crate::core::machine::{Batch, Wake};
+use crate::core::target::Target;
 use crate::core::task::{Delivery, Schedule};
 use crate::id::TaskId;
 use crate::store::Snapshot;
@@ -47,7 +48,7 @@ fn create(store: &GroupStore, meta: &mut GroupMeta, id: &str, due_ms: u64) {
             key: key_of(id),
             spec: &spec,
             due_ms,
-            target: 9,
+            target: Target([9; 16]),
         },
     );
 }
@@ -79,7 +80,7 @@ fn what_was_committed_is_there_after_a_reopen() {
     );
     let entry = DueEntry {
         wake: Wake::Fire,
-        target: 9,
+        target: Target([9; 16]),
     };
     assert_eq!(
         store.dues((0, TaskKey([0; 16])), 100, 10).expect("readable"),

@@ -13,7 +13,7 @@ use hyper::{Method, StatusCode};
 use tokio::sync::{Mutex, MutexGuard};
 
 use super::client::{Client, Reply};
-use super::node::{Launch, Node, Place};
+use super::node::{Ended, Launch, Node, Place};
 use super::view::View;
 use super::{PATIENCE, POLL, eventually};
 
@@ -110,7 +110,7 @@ impl Cluster {
     }
 
     /// Makes a member that does not run yet; gives its index.
-    fn enlist(&mut self) -> usize {
+    pub fn enlist(&mut self) -> usize {
         self.members.push(Member {
             api: free_address(),
             peer: free_address(),
@@ -173,19 +173,56 @@ impl Cluster {
             "node {index} writes to its directory"
         );
         let twin = self.enlist();
-        let directory = |index: usize| self.place.path(&format!("node-{index}"));
-        let copied = Command::new("cp")
-            .arg("-r")
-            .arg(directory(index))
-            .arg(directory(twin))
-            .status();
-        assert!(
-            copied.is_ok_and(|status| status.success()),
-            "the directory cannot be copied"
-        );
+        copy_directory(&self.data(index), &self.data(twin));
         let launch = self.launch(twin, &self.secret);
         self.members.pop();
         launch
+    }
+
+    /// Copies the data directory of a node that writes nothing now, to be restored later.
+    pub fn back_up(&self, index: usize) {
+        let (data, backup) = (self.data(index), self.place.path(&format!("backup-{index}")));
+        // A copy of an earlier moment goes.
+        drop(std::fs::remove_dir_all(&backup));
+        copy_directory(&data, &backup);
+    }
+
+    /// Puts the copy in the place of the data directory of a node that does not run.
+    pub fn restore(&mut self, index: usize) {
+        self.wipe(index);
+        copy_directory(&self.place.path(&format!("backup-{index}")), &self.data(index));
+    }
+
+    /// How a node is started that names only these others.
+    pub fn launch_naming(&self, index: usize, others: &[usize]) -> Launch {
+        let others: Vec<String> = others
+            .iter()
+            .map(|&other| self.members[other].peer.to_string())
+            .collect();
+        let launch = self.launch_alone(index, &self.secret);
+        launch.argument("--join").argument(&others.join(","))
+    }
+
+    /// Starts a node as `launch` says, and does not wait for it.
+    pub fn spawn_as(&mut self, index: usize, launch: &Launch) {
+        assert!(self.members[index].node.is_none(), "node {index} runs already");
+        self.members[index].node = Some(launch.spawn());
+    }
+
+    /// How a node is started that knows all others.
+    pub fn launch_again(&self, index: usize) -> Launch {
+        self.launch(index, &self.secret)
+    }
+
+    /// Where a node's data is.
+    pub fn data(&self, index: usize) -> PathBuf {
+        self.place.path(&format!("node-{index}"))
+    }
+
+    /// Waits until a node that was started has ended by itself.
+    pub async fn ended(&mut self, index: usize) -> Ended {
+        let mut node = self.members[index].node.take().expect("it was started");
+        node.ended().await
     }
 
     /// Where the node's peer port is.
@@ -370,6 +407,14 @@ impl Cluster {
             assert_eq!(ended.status.code(), Some(0), "{ended}");
         }
     }
+}
+
+fn copy_directory(from: &std::path::Path, to: &std::path::Path) {
+    let copied = Command::new("cp").arg("-r").arg(from).arg(to).status();
+    assert!(
+        copied.is_ok_and(|status| status.success()),
+        "the directory cannot be copied"
+    );
 }
 
 fn write_secret(path: &std::path::Path, secret: &str) {

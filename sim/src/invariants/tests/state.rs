@@ -1,5 +1,6 @@
 //! What the nodes hold at the end.
 
+use xcron::core::target::Target;
 use xcron::core::task::{Life, TaskState, Verdict};
 
 use super::{Sample, cron, key, once, outcome, spec, waiting, wall};
@@ -28,7 +29,7 @@ fn a_lost_task_is_found() {
         run.change("gone", |row| {
             *row = (
                 Some(spec(&once("gone", 30_000), 3_050)),
-                TaskState::new(wall(30_000), 7),
+                TaskState::new(wall(30_000), Target([7; 16])),
             );
         });
     });
@@ -115,7 +116,7 @@ fn a_due_that_is_not_accounted_for_is_found() {
                 next_due_ms: None,
                 dues_past: 1,
                 open: vec![waiting(40_000, 45_000)],
-                ..TaskState::new(0, 7)
+                ..TaskState::new(0, Target([7; 16]))
             };
         });
     });
@@ -161,7 +162,10 @@ fn a_stored_count_that_is_wrong_is_found() {
 fn a_stored_ghost_is_found() {
     Sample::shows("a row that nobody created", no_ghosts::NAME, |run| {
         for node in &mut run.nodes {
-            let row = (Some(spec(&cron("ghost"), 2_050)), TaskState::new(wall(180_000), 7));
+            let row = (
+                Some(spec(&cron("ghost"), 2_050)),
+                TaskState::new(wall(180_000), Target([7; 16])),
+            );
             node.groups[0].tasks.insert(key("ghost"), row);
             super::reindex(&mut node.groups[0]);
         }

@@ -6,6 +6,7 @@ use std::ops::Bound;
 use bytes::Bytes;
 use xcron::core::machine::{DueEntry, GroupState, Wake};
 use xcron::core::record;
+use xcron::core::target::Target;
 use xcron::core::task::TaskState;
 use xcron::id::{GroupCount, GroupId, TaskId};
 use xcron::store::GroupMeta;
@@ -119,7 +120,7 @@ fn a_store_is_read_whole() {
     let count: u64 = 3_000;
     let entry = DueEntry {
         wake: Wake::Fire,
-        target: 7,
+        target: Target([7; 16]),
     };
     for number in 0..count {
         let task = cron(&format!("task-{number}"));
@@ -129,7 +130,7 @@ fn a_store_is_read_whole() {
         put(
             Table::State,
             &key::task(key),
-            record::encode_state(&TaskState::new(wall(number), 7)),
+            record::encode_state(&TaskState::new(wall(number), Target([7; 16]))),
         );
         put(
             Table::Due,

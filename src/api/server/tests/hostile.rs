@@ -1,6 +1,7 @@
 //! Peers that hold on to what they were given, and bytes that are hardly HTTP.
 
 use super::*;
+use crate::core::target::Target;
 use crate::core::task::{Delivery, Schedule, TaskSpec, TaskState};
 use crate::id::TaskId;
 use crate::limits::BODY_BYTES_MAX;
@@ -20,7 +21,7 @@ fn large() -> FakeTasks {
         delivery: Delivery::AtLeastOnce,
         revision: 1,
     };
-    let state = TaskState::new(0, 0);
+    let state = TaskState::new(0, Target([0; 16]));
     FakeTasks {
         view: Some(TaskView { spec, state }),
         ..FakeTasks::default()
