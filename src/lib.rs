@@ -6,6 +6,7 @@
 //!
 //! Layer rule: `core` imports only `id` and `limits`; everything else follows doc/architecture.md and `tests/tidy.rs`.
 pub mod api;
+pub mod blocking;
 pub mod cli;
 pub mod clock;
 pub mod cluster;

@@ -31,6 +31,11 @@ pub const INSTANT_MS_MAX: u64 = 253_402_207_200_000;
 
 /// Largest encoded command of one log entry, in bytes: a batch is closed before it passes this.
 pub const ENTRY_BYTES_MAX: usize = 512 << 10;
+/// Most bytes of entries in one message to a follower; a single entry may be larger. Small: a heartbeat may have to wait for
+/// as much, and a lease for the heartbeat.
+pub const APPEND_BYTES_MAX: usize = 512 << 10;
+/// Most that the encoding of an entry, and of the message that carries it, adds to its command.
+pub const ENTRY_OVERHEAD_BYTES_MAX: usize = 4 << 10;
 /// Most operations in one log entry.
 pub const ENTRY_OPS_MAX: usize = 512;
 /// Largest request or answer between nodes, in bytes; whoever has more cuts it.
@@ -64,5 +69,9 @@ pub const IDLE_PER_TARGET_MAX: usize = 1_024;
 const _: () = assert!(BODY_BYTES_MAX + URL_BYTES_MAX + CRON_BYTES_MAX + 1_024 < ENTRY_BYTES_MAX);
 const _: () = assert!(BODY_BYTES_MAX < REQUEST_BYTES_MAX);
 const _: () = assert!(64 * REQUEST_BYTES_MAX <= REQUEST_BODIES_BYTES_MAX);
-const _: () = assert!(2 * ENTRY_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
+// The largest entry, and the most entries that are read at once, fit in one message.
+const _: () = assert!(ENTRY_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
+const _: () = assert!(APPEND_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
+// A forwarded request, and the answer with a whole task in it, fit in one message.
+const _: () = assert!(REQUEST_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(SHARDS.is_multiple_of(GROUPS_DEFAULT));

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod fires;
+mod store;
 
 use std::time::Duration;
 
@@ -84,6 +85,7 @@ pub struct Metrics {
     api: Api,
     log: Log,
     cluster: cluster::Cluster,
+    store: store::Store,
     ready: Gauge,
 }
 
@@ -128,6 +130,7 @@ impl Default for Metrics {
         let ready = register(r, "ready", "1 while the node serves requests, else 0", Gauge::default());
         let (fires, tasks, api, log) = (fires::Fires::new(r), Tasks::new(r), Api::new(r), Log::new(r));
         let cluster = cluster::Cluster::new(r);
+        let store = store::Store::new(r);
         Self {
             registry,
             fires,
@@ -135,6 +138,7 @@ impl Default for Metrics {
             api,
             log,
             cluster,
+            store,
             ready,
         }
     }

@@ -92,8 +92,8 @@ pub enum NodeError {
     /// The HTTP client cannot be built.
     #[error(transparent)]
     Deliver(#[from] DeliverBuildError),
-    /// The log's thread cannot be started.
-    #[error("cannot start the log's thread: {0}")]
+    /// A thread cannot be started.
+    #[error("cannot start a thread for the disk: {0}")]
     Thread(std::io::Error),
     /// A fault while running: what was acknowledged is on disk, and nothing was acknowledged after the fault.
     #[error(
@@ -223,6 +223,7 @@ impl Node {
             wal: open_log(&world, &metrics, &failure)?,
             kv: world.kv.clone(),
             spools: world.spools.clone(),
+            blocking: world.blocking.clone(),
             count: world.identity.groups,
             snapshot_entries: world.log.snapshot_entries,
             hook: Arc::new(windows.clone()),
@@ -240,6 +241,8 @@ impl Node {
             clock: world.clock.clone(),
             steady: steady.clone(),
             failure: failure.clone(),
+            blocking: world.blocking.clone(),
+            metrics: metrics.clone(),
             window_ms: config.fire.window_ms,
             window_tasks_max: config.fire.window_tasks_max as usize,
             count: world.identity.groups,
@@ -247,20 +250,7 @@ impl Node {
         let firing = Firing::start(parts, hosted);
         let replicas = replicas(&config, &world, &groups);
         let router = router(&config, &world, &replicas, &call);
-        let cluster = Cluster::new(cluster::Parts {
-            node: world.identity.node,
-            cluster: world.identity.cluster,
-            view: world.view.clone(),
-            gossip: world.peers.as_ref().map(|peers| peers.membership.clone()),
-            groups: groups.clone(),
-            call,
-            peers,
-            metrics: metrics.clone(),
-            clock: world.clock.clone(),
-            steady: steady.clone(),
-            replicas: config.replicas,
-            replace_after_ms: config.replace_after_secs * 1_000,
-        });
+        let cluster = part_in_cluster(&config, &world, &groups, (call, peers), &steady);
         let (loops, moving) = cluster_loops(&config, &mut world, local, &groups, replicas, &cluster, steady);
         Ok(Self {
             config,
@@ -370,6 +360,30 @@ fn peers<P>(world: &World<P>, metrics: &Arc<Metrics>) -> Option<(Arc<net::Local>
         dialer: peers.dialer.clone(),
     });
     Some((local, calls))
+}
+
+/// This node's part in the cluster as a whole.
+fn part_in_cluster<P>(
+    config: &Config,
+    world: &World<P>,
+    groups: &Groups,
+    (call, peers): (Arc<dyn Call>, Option<Peers>),
+    steady: &Steady,
+) -> Cluster {
+    Cluster::new(cluster::Parts {
+        node: world.identity.node,
+        cluster: world.identity.cluster,
+        view: world.view.clone(),
+        gossip: world.peers.as_ref().map(|peers| peers.membership.clone()),
+        groups: groups.clone(),
+        call,
+        peers,
+        metrics: world.metrics.clone(),
+        clock: world.clock.clone(),
+        steady: steady.clone(),
+        replicas: config.replicas,
+        replace_after_ms: config.replace_after_secs * 1_000,
+    })
 }
 
 /// This node's part in the cluster: answers its peers, tells what it leads; and, of its own, walks its groups to the plan.

@@ -3,6 +3,7 @@
 //! What runs is the product's own `node::run` behind its own way in, `node::enter`. A crash drops the runtime and all that is
 //! in it; the disk decides what is left.
 
+mod blocking;
 mod log_runner;
 
 use std::sync::Arc;
@@ -17,7 +18,7 @@ use xcron::config::{Config, PeerListen, Seeds};
 use xcron::membership::{Dropped, Observer};
 use xcron::node::{self, Basics, Doorway, Entrance, LogWorld, NodeError, World, enter};
 use xcron::secret::ClusterSecret;
-use xcron::store::kv::Write;
+use xcron::store::kv::{ReadKv, Write};
 
 use crate::clock::{NodeClock, Skew, Timeline};
 use crate::dice::{Dice, SeededEntropy};
@@ -25,6 +26,7 @@ use crate::disk::{Disk, Mount, SimKv};
 use crate::net::{self, Net};
 use crate::targets::Targets;
 use crate::world::STEP_US;
+use blocking::Slow;
 use log_runner::Turns;
 
 /// Port of the API on every node.
@@ -37,8 +39,8 @@ const SEGMENT_BYTES: u64 = 1 << 20;
 /// How a process ended by itself: in order, or with what it said.
 pub type Ended = Result<(), String>;
 
-/// Looks on at every commit: node, and what is written.
-pub type LookOn = Arc<dyn Fn(usize, &[Write]) + Send + Sync>;
+/// Looks on at every commit: node, what was written, and the rows after it.
+pub type LookOn = Arc<dyn Fn(usize, &[Write], &dyn ReadKv) + Send + Sync>;
 
 /// What all nodes of a run have in common.
 #[derive(Clone)]
@@ -171,7 +173,7 @@ impl Host {
             deliver: common.targets.reached_from(index, self.runs, clock.clone()),
             kv: SimKv::new(
                 mount.clone(),
-                Arc::new(move |writes: &[Write]| on_commit(index, writes)),
+                Arc::new(move |writes: &[Write], rows: &dyn ReadKv| on_commit(index, writes, rows)),
             ),
             net: common.net.join(index),
             secret: common.secret.clone(),
@@ -309,6 +311,7 @@ async fn life(parts: Parts, is_ready: Arc<AtomicBool>, stopped: oneshot::Receive
             },
             kv: Arc::new(kv),
             spools: Arc::new(mount.clone()),
+            blocking: Arc::new(Slow(mount.clone())),
             view: entered.view,
             peers: entered.peers,
             home: Arc::new(mount),

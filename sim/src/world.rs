@@ -22,7 +22,7 @@ use crate::dice::{Dice, SeededEntropy};
 use crate::disk::Faults;
 use crate::history::{History, Recorder, Violation};
 use crate::host::{Common, Ended, Host, LookOn};
-use crate::invariants::{self, Commits, NodeState};
+use crate::invariants::{self, Commits, NodeState, low_water};
 use crate::net::{Net, Weather};
 use crate::os;
 use crate::stage::{Act, Shown, Stage};
@@ -332,7 +332,9 @@ pub fn seconds(us: u64) -> f64 {
 
 /// Checks every commit of every node.
 fn look_on(commits: Arc<Mutex<(Commits, Vec<Violation>)>>) -> LookOn {
-    Arc::new(move |node, writes| {
+    Arc::new(move |node, writes, rows| {
+        let hidden = low_water::look(node, writes, rows);
+        commits.lock().1.extend(hidden);
         let groups = writes.iter().filter(|write| {
             let prefix = key::fact(Fact::Applied, xcron::id::GroupId(0));
             write.table == Table::State && write.key.len() == prefix.len() && write.key[..3] == prefix[..3]

@@ -66,7 +66,7 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build();
         let runtime = runtime.expect("a runtime");
         let disk = Disk::new(Dice::new(seed, "twin"));
-        let open = |disk: &Disk| SimKv::new(disk.mount(), Arc::new(|_: &[Write]| {}));
+        let open = |disk: &Disk| SimKv::new(disk.mount(), Arc::new(|_: &[Write], _: &dyn ReadKv| {}));
         let mut real = Some(FjallKv::open(directory.path(), 8 << 20, 900).expect("an empty directory"));
         let mut twin = open(&disk);
         let mut views = Vec::new();

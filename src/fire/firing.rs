@@ -8,12 +8,14 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use crate::blocking::Blocking;
 use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::fire::dispatch::Dispatcher;
 use crate::fire::group::GroupFiring;
 use crate::fire::windows::Windows;
 use crate::id::GroupCount;
+use crate::metrics::Metrics;
 use crate::raft::Group;
 use crate::steady::Steady;
 
@@ -32,6 +34,10 @@ pub struct Parts {
     pub steady: Steady,
     /// Where a fault of the store is reported.
     pub failure: Failure,
+    /// Where work is done that blocks for long.
+    pub blocking: Arc<dyn Blocking>,
+    /// Where faults are counted that were mended.
+    pub metrics: Arc<Metrics>,
     /// How far ahead a window reaches, in milliseconds.
     pub window_ms: u64,
     /// Most entries in the windows of all groups together.
@@ -88,6 +94,8 @@ fn group_firing(parts: &Parts, group: Group) -> GroupFiring {
         clock: parts.clock.clone(),
         steady: parts.steady.clone(),
         failure: parts.failure.clone(),
+        blocking: parts.blocking.clone(),
+        metrics: parts.metrics.clone(),
         window_ms: parts.window_ms,
         entries_max: (parts.window_tasks_max / usize::from(parts.count.get())).max(WINDOW_ENTRIES_MIN),
     }

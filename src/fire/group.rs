@@ -5,6 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::blocking::Blocking;
 use crate::clock::Clock;
 use crate::core::command::Op;
 use crate::core::machine::Wake;
@@ -12,6 +13,7 @@ use crate::failure::Failure;
 use crate::fire::dispatch::{Dispatcher, Queued};
 use crate::fire::window::{Next, Window};
 use crate::fire::windows::Windows;
+use crate::metrics::Metrics;
 use crate::raft::{Group, Leadership};
 use crate::steady::Steady;
 use crate::store::StoreError;
@@ -22,8 +24,10 @@ const TAKEN_MAX: usize = 256;
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How often a clock that is not trusted is looked at again.
 const DOUBT_LOOK: Duration = Duration::from_millis(50);
-/// How often the low-water mark is raised, in milliseconds.
-const LOW_WATER_EVERY_MS: u64 = 10_000;
+/// How often the low-water mark is raised.
+const LOW_WATER_EVERY: Duration = Duration::from_secs(10);
+/// How long an expiry rests that could not be recorded, in milliseconds.
+const EXPIRE_RETRY_MS: u64 = 10_000;
 
 /// What the loop of a group works with.
 pub struct GroupFiring {
@@ -39,6 +43,10 @@ pub struct GroupFiring {
     pub steady: Steady,
     /// Where a fault of the store is reported.
     pub failure: Failure,
+    /// Where the low-water mark is raised: that walks over what was removed.
+    pub blocking: Arc<dyn Blocking>,
+    /// Where faults are counted that were mended.
+    pub metrics: Arc<Metrics>,
     /// How far ahead the window reaches, in milliseconds.
     pub window_ms: u64,
     /// Most entries of this group in memory.
@@ -74,8 +82,8 @@ impl GroupFiring {
     /// Ends only by a fault of the store.
     async fn follow(&self) -> StoreError {
         loop {
-            tokio::time::sleep(Duration::from_millis(LOW_WATER_EVERY_MS)).await;
-            if let Err(fault) = self.group.store().raise_low_water(self.clock.wall_ms()) {
+            tokio::time::sleep(LOW_WATER_EVERY).await;
+            if let Err(fault) = self.raise_low_water(self.clock.wall_ms()).await {
                 return fault;
             }
         }
@@ -83,6 +91,47 @@ impl GroupFiring {
 
     /// Fires under one leadership; ends only by a fault of the store.
     async fn lead(&self, lead: Leadership) -> StoreError {
+        tokio::select! {
+            biased;
+            fault = self.fire(lead) => fault,
+            fault = self.keep_low_water(lead) => fault,
+        }
+    }
+
+    /// Looks once for what lies below the mark, where no window would ever find it, and raises the mark from time to time. Beside
+    /// the firing, which waits for neither.
+    async fn keep_low_water(&self, lead: Leadership) -> StoreError {
+        let store = self.group.store().clone();
+        match self.blocking.run(move || store.heal_low_water()).await {
+            Err(fault) => return fault,
+            Ok(None) => {}
+            Ok(Some((at_ms, ..))) => {
+                tracing::error!(
+                    group = self.group.id().0,
+                    at_ms,
+                    "dues were hidden below the low-water mark of this copy: a bug; they are fired now"
+                );
+                self.metrics.inc_low_water_healed();
+                self.open_window(lead);
+                self.windows.of(self.group.id()).wake();
+            }
+        }
+        loop {
+            if let Some(now_ms) = self.steady.wall_ms()
+                && let Err(fault) = self.raise_low_water(now_ms).await
+            {
+                return fault;
+            }
+            tokio::time::sleep(LOW_WATER_EVERY).await;
+        }
+    }
+
+    async fn raise_low_water(&self, to_ms: u64) -> Result<(), StoreError> {
+        let store = self.group.store().clone();
+        self.blocking.run(move || store.raise_low_water(to_ms)).await.map(drop)
+    }
+
+    fn open_window(&self, lead: Leadership) {
         let low_water_ms = self.group.store().low_water_ms();
         let window = Window::new(lead.generation, low_water_ms, self.entries_max);
         self.windows.of(self.group.id()).open(window);
@@ -92,15 +141,12 @@ impl GroupFiring {
             let window = Window::new(lead.generation, lowered_ms, self.entries_max);
             self.windows.of(self.group.id()).open(window);
         }
-        let mut raise_at_ms = 0;
+    }
+
+    async fn fire(&self, lead: Leadership) -> StoreError {
+        self.open_window(lead);
         loop {
-            let now_ms = self.trusted_ms(&mut raise_at_ms).await;
-            if now_ms >= raise_at_ms {
-                if let Err(fault) = self.group.store().raise_low_water(now_ms) {
-                    return fault;
-                }
-                raise_at_ms = now_ms + LOW_WATER_EVERY_MS;
-            }
+            let now_ms = self.trusted_ms().await;
             if let Err(fault) = self.refill(now_ms) {
                 return fault;
             }
@@ -113,12 +159,11 @@ impl GroupFiring {
     }
 
     /// Waits until the wall clock can be trusted. What was to rest until an instant of the untrusted clock rests no more.
-    async fn trusted_ms(&self, raise_at_ms: &mut u64) -> u64 {
+    async fn trusted_ms(&self) -> u64 {
         let mut was_doubted = false;
         loop {
             if let Some(now_ms) = self.steady.wall_ms() {
                 if was_doubted {
-                    *raise_at_ms = now_ms;
                     self.windows.of(self.group.id()).with(|window| window.rouse(now_ms));
                 }
                 return now_ms;
@@ -170,7 +215,7 @@ impl GroupFiring {
             // Not recorded: the entry is still in the index.
             let next = match result {
                 Ok(_) => Next::Nothing,
-                Err(_) => Next::Rest(now_ms + LOW_WATER_EVERY_MS, entry),
+                Err(_) => Next::Rest(now_ms + EXPIRE_RETRY_MS, entry),
             };
             shared.with(|window| window.released(key, lead.generation, next));
         }

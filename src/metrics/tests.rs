@@ -63,7 +63,9 @@ TYPE xcron_nodes_alive gauge
 HELP xcron_groups_led Groups that this node leads.
 TYPE xcron_groups_led gauge
 HELP xcron_clock_offset_ms This node's wall clock against the median of its peers, in milliseconds.
-TYPE xcron_clock_offset_ms gauge";
+TYPE xcron_clock_offset_ms gauge
+HELP xcron_low_water_healed Copies whose low-water mark hid dues and was lowered when their leadership began; each is a bug.
+TYPE xcron_low_water_healed counter";
 
 fn value_of(metrics: &Metrics, series: &str) -> String {
     let text = metrics.encode();

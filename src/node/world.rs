@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::net::{TcpListener, TcpSocket};
 use tokio::sync::watch;
 
+use crate::blocking::{Blocking, Threads};
 use crate::clock::{Clock, SystemClock};
 use crate::config::Config;
 use crate::entropy::{Entropy, SystemEntropy};
@@ -69,6 +70,8 @@ pub struct World<P> {
     pub kv: Arc<dyn Kv>,
     /// Where snapshots are kept that other nodes send.
     pub spools: Arc<dyn Spools>,
+    /// Does work that blocks for long.
+    pub blocking: Arc<dyn Blocking>,
     /// The nodes that gossip shows; this one alone where there is no gossip.
     pub view: watch::Receiver<Arc<ClusterView>>,
     /// The way to the other nodes; none for a node alone.
@@ -169,6 +172,7 @@ impl World<TcpListener> {
             log,
             kv,
             spools,
+            blocking: Arc::new(Threads::start().map_err(NodeError::Thread)?),
             view,
             peers,
             home: data,

@@ -18,6 +18,7 @@ use parking_lot::Mutex;
 use tokio::sync::watch;
 
 use crate::id::{GroupId, NodeId};
+use crate::raft::install::Wanted;
 use crate::raft::machine::GroupMachine;
 use crate::raft::proposer::Proposer;
 use crate::raft::types::TypeConfig;
@@ -216,7 +217,7 @@ impl Group {
 
     /// Whether [`Self::store`] holds the group as it once was; everything that is decided is visible there when this returns.
     pub fn is_readable(&self) -> Result<bool, StoreError> {
-        if !self.0.built.store.is_whole()? || self.0.built.machine.flush().is_err() {
+        if !self.0.built.store.is_whole() || self.0.built.machine.flush().is_err() {
             return Ok(false);
         }
         Ok(self.0.built.machine.applied_index().is_some())
@@ -332,6 +333,16 @@ impl Group {
         if let Err(error) = self.0.built.raft.shutdown().await {
             tracing::warn!(group = self.0.id.0, %error, "a group did not stop cleanly");
         }
+    }
+
+    /// Whether the group here is at least as far as that snapshot, and follows who has sent it.
+    pub(super) fn has_installed(&self, wanted: &Wanted) -> bool {
+        let follows = self.0.built.raft.server_metrics().borrow_watched().vote == wanted.vote;
+        let applied = self.machine().applied_index();
+        follows
+            && wanted
+                .last
+                .is_none_or(|last| applied.is_some_and(|applied| applied >= last.index))
     }
 
     pub(super) fn machine(&self) -> &GroupMachine {

@@ -12,18 +12,20 @@ use openraft::{Config, SnapshotPolicy};
 use parking_lot::RwLock;
 use tokio::sync::{Mutex, mpsc, watch};
 
+use crate::blocking::Blocking;
 use crate::failure::Failure;
 use crate::id::{GroupCount, GroupId, NodeId, TaskKey};
 use crate::metrics::Metrics;
 use crate::peer::Call;
 use crate::raft::group::{Built, Group, RaftGroup};
+use crate::raft::install::Installs;
 use crate::raft::leading::follow_leadership;
 use crate::raft::leave;
 use crate::raft::log::GroupLog;
 use crate::raft::machine::{AppliedHook, GroupMachine};
 use crate::raft::network::{GroupNetwork, Peers};
 use crate::raft::proposer::Proposer;
-use crate::store::{GroupStore, Inbox, Kv, Spools, StoreError, snapshot};
+use crate::store::{GroupStore, Inbox, Kv, Spools, StoreError, install};
 use crate::wal::Wal;
 
 /// Heartbeat interval, in milliseconds. openraft ticks five times in it, for each group: it decides the idle cost of a node.
@@ -93,6 +95,8 @@ pub struct Parts {
     pub kv: Arc<dyn Kv>,
     /// Where snapshots are kept that other nodes send.
     pub spools: Arc<dyn Spools>,
+    /// Where work is done that blocks for long.
+    pub blocking: Arc<dyn Blocking>,
     /// Number of groups.
     pub count: GroupCount,
     /// Entries of a group between two snapshots; [`SNAPSHOT_ENTRIES`] unless a simulation wants more of them.
@@ -114,7 +118,9 @@ pub(super) struct Inner {
     /// Held while a group starts: it must not be started twice. The groups in it are being let go.
     pub(super) starting: Mutex<BTreeSet<GroupId>>,
     hosted: mpsc::Sender<Group>,
-    inbox: Inbox,
+    inbox: Arc<Inbox>,
+    /// Snapshots that other nodes asked this one to install.
+    pub(super) installs: Installs,
 }
 
 /// The groups that this node hosts, by number.
@@ -133,7 +139,8 @@ impl Groups {
             config: Arc::new(config(parts.snapshot_entries)),
             starting: Mutex::default(),
             hosted,
-            inbox: Inbox::new(parts.spools.clone(), count),
+            inbox: Arc::new(Inbox::new(parts.spools.clone(), count)),
+            installs: Installs::default(),
             parts,
         }));
         for id in count.iter() {
@@ -147,7 +154,7 @@ impl Groups {
         Ok((groups, receiver))
     }
 
-    pub(super) fn inbox(&self) -> &Inbox {
+    pub(super) fn inbox(&self) -> &Arc<Inbox> {
         &self.0.inbox
     }
 
@@ -193,6 +200,7 @@ impl Groups {
 
     /// Opens the group, which is not hosted, and shows it to the firing.
     pub(super) async fn host_now(&self, id: GroupId) -> Result<Group, StartError> {
+        self.0.installs.forget(id);
         let group = self.open(id).await?;
         *self.0.slots[usize::from(id.0)].write() = Some(group.clone());
         // There is room for every group, and each is sent once; nobody may want to know any more when the node stops.
@@ -210,14 +218,21 @@ impl Groups {
 
     async fn open(&self, id: GroupId) -> Result<Group, StartError> {
         let parts = &self.0.parts;
-        snapshot::resume(&parts.kv, parts.count, id, &parts.spools).await?;
+        install::resume(&parts.kv, parts.count, id, &parts.spools, &parts.blocking).await?;
         let (store, meta) = GroupStore::open(parts.kv.clone(), parts.count, id)?;
         let store = Arc::new(store);
-        let machine = GroupMachine::new(store.clone(), &meta, parts.hook.clone(), parts.failure.clone())?;
+        let machine = GroupMachine::new(
+            store.clone(),
+            &meta,
+            parts.hook.clone(),
+            parts.failure.clone(),
+            parts.blocking.clone(),
+        )?;
         compare(&parts.wal, &machine, parts.node, id)?;
         let had = leave::before(parts, id).await?;
-        let log = GroupLog::new(parts.wal.clone(), id);
-        let network = GroupNetwork::new(Peers::new(parts.call.clone(), parts.metrics.clone()), id);
+        let log = GroupLog::new(parts.wal.clone(), id, parts.blocking.clone());
+        let peers = Peers::new(parts.call.clone(), parts.metrics.clone(), parts.blocking.clone());
+        let network = GroupNetwork::new(peers, id);
         let raft = RaftGroup::new(parts.node, self.0.config.clone(), network, log, machine.clone())
             .await
             .map_err(refused(id))?;

@@ -86,7 +86,7 @@ impl Groups {
 /// Notes what the copy has promised, and removes it.
 async fn begin(parts: &Parts, id: GroupId) -> Result<(), StartError> {
     let before = promised(parts, id)?.unwrap_or_default();
-    let mut log = GroupLog::new(parts.wal.clone(), id);
+    let mut log = GroupLog::new(parts.wal.clone(), id, parts.blocking.clone());
     let vote = log.read_vote().await.map_err(refused(id))?;
     let state = log.get_log_state().await.map_err(refused(id))?;
     let promised = Promised {
@@ -108,8 +108,10 @@ pub(super) async fn finish(parts: &Parts, id: GroupId) -> Result<(), StartError>
     let Some(mut departure) = departure.filter(|departure| !departure.is_done) else {
         return Ok(());
     };
-    departure::remove(&parts.kv, parts.count, id).await?;
-    parts.spools.remove(id).map_err(refused(id))?;
+    departure::remove(&parts.kv, parts.count, id, &parts.blocking).await?;
+    let spools = parts.spools.clone();
+    let removed = parts.blocking.run(move || spools.remove(id)).await;
+    removed.map_err(refused(id))?;
     // Rows without a log are damage, and so is a log without rows: only now neither is looked for.
     let (done, dropped) = oneshot::channel();
     parts
@@ -130,7 +132,7 @@ pub(super) async fn before(parts: &Parts, id: GroupId) -> Result<Option<LogIdOf<
     let Some(promised) = promised(parts, id)? else {
         return Ok(None);
     };
-    let mut log = GroupLog::new(parts.wal.clone(), id);
+    let mut log = GroupLog::new(parts.wal.clone(), id, parts.blocking.clone());
     if let Some(vote) = promised.vote
         && log.read_vote().await.map_err(refused(id))?.is_none()
     {

@@ -5,9 +5,11 @@
 
 use std::fmt::Debug;
 use std::io;
-use std::ops::{Bound, RangeBounds};
+use std::ops::{Bound, Range, RangeBounds};
+use std::sync::Arc;
 
 use bytes::Bytes;
+use futures_util::{Stream, StreamExt, TryStreamExt, stream};
 use openraft::entry::RaftEntry;
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::type_config::alias::{LogIdOf, VoteOf};
@@ -15,12 +17,14 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 
+use crate::blocking::Blocking;
 use crate::core::record;
 use crate::id::GroupId;
+use crate::limits::APPEND_BYTES_MAX;
 use crate::raft::types::{Entry, TypeConfig, decode_entry, encode_entry};
 use crate::wal::{Done, Wal, WalError};
 
-/// Most bytes of entries that one read brings into memory.
+/// Most bytes of entries that one read brings into memory, to be applied.
 const READ_BYTES_MAX: usize = 4 << 20;
 const MARK_V1: u8 = 1;
 
@@ -29,25 +33,51 @@ const MARK_V1: u8 = 1;
 pub struct GroupLog {
     wal: Wal,
     group: GroupId,
+    blocking: Arc<dyn Blocking>,
 }
 
 impl GroupLog {
     /// The log of `group` in the stream.
-    pub fn new(wal: Wal, group: GroupId) -> Self {
-        Self { wal, group }
+    pub fn new(wal: Wal, group: GroupId, blocking: Arc<dyn Blocking>) -> Self {
+        Self { wal, group, blocking }
     }
 
-    fn entries(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
+    /// Entries of `from..to`, in order: as many as `bytes_max` has room for, and at least one. What is not in memory any more is
+    /// read away from the runtime's threads: a replica that lags would hold up everybody.
+    async fn entries(&self, from: u64, to: u64, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
         if from >= to {
             return Ok(Vec::new());
         }
-        let read = self
-            .wal
-            .read(self.group.0, from, to, bytes_max)
-            .map_err(io::Error::other)?;
+        let group = self.group.0;
+        let read = if let Some(recent) = self.wal.recent(group, from, to, bytes_max) {
+            recent
+        } else {
+            let wal = self.wal.clone();
+            let read = self.blocking.run(move || wal.read(group, from, to, bytes_max)).await;
+            read.map_err(io::Error::other)?
+        };
         read.iter()
             .map(|bytes| decode_entry(bytes).map_err(io::Error::other))
             .collect()
+    }
+
+    /// The part of a range that the log has.
+    fn part_of(&self, range: &impl RangeBounds<u64>) -> Range<u64> {
+        let from = match range.start_bound() {
+            Bound::Included(from) => *from,
+            Bound::Excluded(before) => before + 1,
+            Bound::Unbounded => 0,
+        };
+        let to = match range.end_bound() {
+            Bound::Included(last) => last + 1,
+            Bound::Excluded(to) => *to,
+            Bound::Unbounded => u64::MAX,
+        };
+        let group = self.wal.group(self.group.0);
+        match (group.first_index, group.last_index) {
+            (Some(first), Some(last)) => from.max(first)..to.min(last + 1),
+            _ => 0..0,
+        }
     }
 
     /// Hands a job to the writer and waits until it is on disk.
@@ -73,21 +103,22 @@ impl RaftLogReader<TypeConfig> for GroupLog {
         &mut self,
         range: R,
     ) -> Result<Vec<Entry>, io::Error> {
-        let from = match range.start_bound() {
-            Bound::Included(from) => *from,
-            Bound::Excluded(before) => before + 1,
-            Bound::Unbounded => 0,
-        };
-        let to = match range.end_bound() {
-            Bound::Included(last) => last + 1,
-            Bound::Excluded(to) => *to,
-            Bound::Unbounded => u64::MAX,
-        };
-        let group = self.wal.group(self.group.0);
-        let (Some(first), Some(last)) = (group.first_index, group.last_index) else {
-            return Ok(Vec::new());
-        };
-        self.entries(from.max(first), to.min(last + 1), usize::MAX)
+        let part = self.part_of(&range);
+        self.entries(part.start, part.end, usize::MAX).await
+    }
+
+    /// Read in parts: what is to be applied after a long absence need not be in memory all at once.
+    async fn entries_stream<R>(&mut self, range: R) -> impl Stream<Item = Result<Entry, io::Error>> + Send
+    where
+        R: RangeBounds<u64> + Clone + Debug + Send,
+    {
+        let (log, part) = (self.clone(), self.part_of(&range));
+        let parts = stream::try_unfold((log, part), |(log, part)| async move {
+            let entries = log.entries(part.start, part.end, READ_BYTES_MAX).await?;
+            let next = part.start + entries.len() as u64..part.end;
+            Ok::<_, io::Error>((!entries.is_empty()).then_some((stream::iter(entries).map(Ok), (log, next))))
+        });
+        Box::pin(parts.try_flatten())
     }
 
     async fn read_vote(&mut self) -> Result<Option<VoteOf<TypeConfig>>, io::Error> {
@@ -99,7 +130,7 @@ impl RaftLogReader<TypeConfig> for GroupLog {
     }
 
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        self.entries(start, end, READ_BYTES_MAX)
+        self.entries(start, end, APPEND_BYTES_MAX).await
     }
 }
 
@@ -111,7 +142,10 @@ impl RaftLogStorage<TypeConfig> for GroupLog {
         let last_purged_log_id = group.purged.map(|(_, mark)| decode("purge mark", &mark)).transpose()?;
         let last_log_id = match group.last_index {
             None => last_purged_log_id,
-            Some(last) => self.entries(last, last + 1, usize::MAX)?.first().map(RaftEntry::log_id),
+            Some(last) => {
+                let entries = self.entries(last, last + 1, usize::MAX).await?;
+                entries.first().map(RaftEntry::log_id)
+            }
         };
         Ok(LogState {
             last_purged_log_id,

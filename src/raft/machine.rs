@@ -18,6 +18,7 @@ use openraft::type_config::alias::{LogIdOf, SnapshotMetaOf, SnapshotOf, StoredMe
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
 
+use crate::blocking::Blocking;
 use crate::core::command;
 use crate::core::machine::{Batch, Changes, GroupState};
 use crate::core::record::{self, RecordError};
@@ -95,6 +96,7 @@ pub struct GroupMachine {
     store: Arc<GroupStore>,
     hook: Arc<dyn AppliedHook>,
     failure: Failure,
+    blocking: Arc<dyn Blocking>,
     current: Arc<Mutex<Current>>,
     /// Held while a snapshot replaces the rows, or is built from them: they are not whole meanwhile.
     whole: Arc<tokio::sync::Mutex<()>>,
@@ -115,6 +117,7 @@ impl GroupMachine {
         meta: &GroupMeta,
         hook: Arc<dyn AppliedHook>,
         failure: Failure,
+        blocking: Arc<dyn Blocking>,
     ) -> Result<Self, StoreError> {
         let position = if meta.applied.is_empty() {
             Position::default()
@@ -133,6 +136,7 @@ impl GroupMachine {
             store,
             hook,
             failure,
+            blocking,
             current,
             whole: Arc::default(),
         })
@@ -311,7 +315,7 @@ impl RaftStateMachine<TypeConfig> for GroupMachine {
         let _whole = self.whole.lock().await;
         // The snapshot has what waits, and to the rows of an install that is half done nothing may be applied.
         self.current.lock().waiting = Waiting::default();
-        self.fatal(self.store.install(&snapshot).await)?;
+        self.fatal(self.store.install(&snapshot, &self.blocking).await)?;
         let position = Position {
             applied: meta.last_log_id,
             membership: meta.last_membership.clone(),

@@ -3,11 +3,12 @@
 //! `log.rs` is openraft's log on the shared log stream, `machine.rs` its state machine on the store, `proposer.rs` collects
 //! operations into entries, `group.rs` is one group on this node (`leading.rs` claims its leadership, `hand_over.rs` gives it
 //! away, `deaf.rs` ends it), `groups.rs` all of them (`leave.rs` lets one go), `wire.rs`, `network.rs` and
-//! `serve.rs` the messages between replicas, `runtime.rs` what openraft runs on.
+//! `serve.rs` the messages between replicas (`install.rs` installs what another sent), `runtime.rs` what openraft runs on.
 mod deaf;
 pub mod group;
 pub mod groups;
 pub mod hand_over;
+mod install;
 mod leading;
 mod leave;
 pub mod log;

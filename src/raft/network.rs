@@ -8,6 +8,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use futures_util::future::{Either, select};
 use openraft::RaftNetworkFactory;
 use openraft::StorageError;
@@ -20,6 +21,7 @@ use openraft::raft::{
 use openraft::type_config::alias::{ErrorSourceOf, SnapshotOf, VoteOf};
 use openraft_multi::{GroupNetworkAdapter, GroupNetworkFactory, GroupRouter};
 
+use crate::blocking::Blocking;
 use crate::id::{GroupId, NodeId};
 use crate::metrics::Metrics;
 use crate::net::{CallError, Service};
@@ -33,20 +35,32 @@ use crate::store::{Snapshot, StoreError};
 const APPEND_DEADLINE: Duration = Duration::from_secs(5);
 /// How long one chunk of a snapshot may take.
 const CHUNK_DEADLINE: Duration = Duration::from_secs(10);
-/// How long the other replica may take to install a complete snapshot.
-const INSTALL_DEADLINE: Duration = Duration::from_mins(2);
+/// How often a chunk is sent that was not answered: a disk may stand still for longer than that.
+const CHUNK_TRIES: u32 = 3;
+/// How long the other replica may take to say how far it is with the install of a complete snapshot.
+const REPORT_DEADLINE: Duration = Duration::from_secs(10);
+/// Pause before it is asked again, if it did not say.
+const REPORT_PAUSE: Duration = Duration::from_secs(1);
+/// How often in a row it may not say, or say that it is no further, before the snapshot is sent again: each takes a second at
+/// least.
+const REPORTS_WITHOUT_PROGRESS_MAX: u32 = 120;
 
 /// The connections to the peers, shared by all groups.
 #[derive(Clone, Debug)]
 pub struct Peers {
     call: Arc<dyn Call>,
     metrics: Arc<Metrics>,
+    blocking: Arc<dyn Blocking>,
 }
 
 impl Peers {
     /// The replicas that `call` reaches.
-    pub fn new(call: Arc<dyn Call>, metrics: Arc<Metrics>) -> Self {
-        Self { call, metrics }
+    pub fn new(call: Arc<dyn Call>, metrics: Arc<Metrics>, blocking: Arc<dyn Blocking>) -> Self {
+        Self {
+            call,
+            metrics,
+            blocking,
+        }
     }
 
     async fn ask(
@@ -56,18 +70,28 @@ impl Peers {
         request: &Request,
         deadline: Duration,
     ) -> Result<Answer, RPCError<TypeConfig>> {
-        let request = wire::encode_request(group, request);
-        let answer = self.call.call(target, Service::Raft, request, deadline).await;
+        let answer = self.call(target, group, request, deadline).await;
         let answer = answer.map_err(|error| match error {
             CallError::NotSent(_) => RPCError::from(unreachable(&error)),
             CallError::Unknown(_) => network(&error).into(),
         })?;
-        match wire::decode_answer(&answer) {
+        match answer {
             // It could not do it now: openraft is to wait a little.
-            Ok(Answer::Failed(what)) => Err(unreachable(&io::Error::other(what)).into()),
-            Ok(answer) => Ok(answer),
-            Err(error) => Err(network(&error).into()),
+            Answer::Failed(what) => Err(unreachable(&io::Error::other(what)).into()),
+            answer => Ok(answer),
         }
+    }
+
+    async fn call(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        request: &Request,
+        deadline: Duration,
+    ) -> Result<Answer, CallError> {
+        let request = wire::encode_request(group, request);
+        let answer = self.call.call(target, Service::Raft, request, deadline).await?;
+        wire::decode_answer(&answer).map_err(|error| CallError::Unknown(error.to_string()))
     }
 }
 
@@ -197,30 +221,77 @@ impl Peers {
         snapshot: SnapshotOf<TypeConfig, Snapshot>,
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         let mut chunks = snapshot.snapshot.chunks();
-        while let Some(chunk) = chunks.next_chunk().map_err(|error| unreadable(&error))? {
-            let bytes = chunk.len();
-            let request = Request::Chunk(Payload(chunk));
-            match self
-                .ask(target, group, &request, CHUNK_DEADLINE)
-                .await
-                .map_err(streaming)?
-            {
-                Answer::Stored => self.metrics.add_snapshot_sent_bytes(bytes),
-                answer => return Err(strange(&answer).into()),
-            }
+        loop {
+            let next = self.blocking.run(move || (chunks.next_chunk(), chunks)).await;
+            let (chunk, rest) = next;
+            chunks = rest;
+            let Some(chunk) = chunk.map_err(|error| unreadable(&error))? else {
+                break;
+            };
+            self.send_chunk(target, group, chunk).await?;
         }
         let request = Request::Install {
             vote,
             last: snapshot.meta.last_log_id,
             membership: snapshot.meta.last_membership,
         };
-        let answer = self.ask(target, group, &request, INSTALL_DEADLINE).await;
-        match answer.map_err(streaming)? {
-            Answer::Installed(response) => {
-                self.metrics.inc_snapshots_sent();
-                Ok(response)
+        let response = self.installed(target, group, &request).await?;
+        self.metrics.inc_snapshots_sent();
+        Ok(response)
+    }
+
+    /// Sends one chunk, again if it is not answered: the receiver takes the same one once.
+    async fn send_chunk(&self, target: NodeId, group: GroupId, chunk: Bytes) -> Result<(), StreamingError<TypeConfig>> {
+        let bytes = chunk.len();
+        let request = Request::Chunk(Payload(chunk));
+        let mut tries = 1;
+        loop {
+            match self.ask(target, group, &request, CHUNK_DEADLINE).await {
+                Ok(Answer::Stored) => {
+                    self.metrics.add_snapshot_sent_bytes(bytes);
+                    return Ok(());
+                }
+                Ok(answer) => return Err(strange(&answer).into()),
+                Err(RPCError::Network(_)) if tries < CHUNK_TRIES => tries += 1,
+                Err(error) => return Err(streaming(error)),
             }
-            answer => Err(strange(&answer).into()),
+        }
+    }
+
+    /// Waits until the snapshot that was sent is installed, for as long as that goes on: sent again, it would take as long again.
+    async fn installed(
+        &self,
+        target: NodeId,
+        group: GroupId,
+        request: &Request,
+    ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
+        let (mut done, mut without_progress) = (0, 0);
+        loop {
+            let error = match self.call(target, group, request, REPORT_DEADLINE).await {
+                Ok(Answer::Installed(response)) => return Ok(response),
+                Ok(Answer::Installing(now_done)) if now_done != done => {
+                    tracing::debug!(
+                        node = target,
+                        group = group.0,
+                        pieces = now_done,
+                        "a snapshot is being installed"
+                    );
+                    (done, without_progress) = (now_done, 0);
+                    continue;
+                }
+                Ok(Answer::Installing(_)) => CallError::Unknown("the install of a snapshot stands still".into()),
+                Ok(Answer::Failed(what)) => return Err(unreachable(&io::Error::other(what)).into()),
+                Ok(answer) => return Err(strange(&answer).into()),
+                // It may be starting anew: then it finishes first what it had begun.
+                Err(error) => {
+                    tokio::time::sleep(REPORT_PAUSE).await;
+                    error
+                }
+            };
+            without_progress += 1;
+            if without_progress >= REPORTS_WITHOUT_PROGRESS_MAX {
+                return Err(network(&error).into());
+            }
         }
     }
 }

@@ -4,15 +4,12 @@
 
 use bytes::Bytes;
 use openraft::raft::AppendEntriesResponse;
-use openraft::type_config::alias::{SnapshotMetaOf, SnapshotOf};
 
 use crate::id::{GroupId, NodeId};
 use crate::raft::group::Group;
 use crate::raft::groups::{Groups, StartError};
-use crate::raft::machine;
-use crate::raft::types::TypeConfig;
+use crate::raft::install::Wanted;
 use crate::raft::wire::{self, Answer, Request};
-use crate::store::Snapshot;
 
 impl Groups {
     /// Answers one request of another node.
@@ -63,29 +60,19 @@ impl Groups {
             Request::PreVote(request) => answered(raft.pre_vote(request).await, Answer::Vote),
             Request::Dismissed => Answer::Dismissed(group.has_dismissed(from)),
             Request::Transfer(request) => answered(raft.handle_transfer_leader(request).await, Answer::Transfer),
-            Request::Chunk(chunk) => answered(self.inbox().take(group.id(), from, &chunk.0), |()| Answer::Stored),
+            Request::Chunk(chunk) => {
+                let (inbox, id) = (self.inbox().clone(), group.id());
+                let taken = self.0.parts.blocking.run(move || inbox.take(id, from, &chunk.0)).await;
+                answered(taken, |()| Answer::Stored)
+            }
             Request::Install { vote, last, membership } => {
-                let snapshot = match self.inbox().finish(group.id(), from) {
-                    Ok(snapshot) => snapshot,
-                    Err(error) => return Answer::Failed(error.to_string()),
+                let wanted = Wanted {
+                    from,
+                    vote,
+                    last,
+                    membership,
                 };
-                // The sender may have begun a newer one, whose request is still on its way.
-                match machine::position_of(&snapshot.meta) {
-                    Ok(position) if position == (last, membership.clone()) => {}
-                    Ok(_) => return Answer::Failed("this is not the snapshot that was sent: begin again".into()),
-                    Err(error) => return Answer::Failed(error.to_string()),
-                }
-                let term = vote.leader_id.term;
-                let meta = SnapshotMetaOf::<TypeConfig> {
-                    last_log_id: last,
-                    last_membership: membership,
-                };
-                let snapshot: SnapshotOf<TypeConfig, Snapshot> = openraft::storage::Snapshot { meta, snapshot };
-                let installed = raft.install_full_snapshot(vote, snapshot).await;
-                if installed.as_ref().is_ok_and(|response| response.vote == vote) {
-                    group.hear(term);
-                }
-                answered(installed, Answer::Installed)
+                self.install(group, wanted).await
             }
         }
     }

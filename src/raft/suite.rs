@@ -13,6 +13,7 @@ use openraft::type_config::alias::{LogIdOf, PayloadOf};
 use openraft::vote::RaftLeaderIdExt;
 use openraft::{EntryPayload, Membership, StorageError};
 
+use crate::blocking::{Blocking, Threads};
 use crate::clock::SystemClock;
 use crate::core::machine::{Changes, GroupState};
 use crate::failure::Failure;
@@ -61,12 +62,23 @@ impl StoreBuilder<TypeConfig, GroupLog, GroupMachine, Guard> for Builder {
         let kv = Arc::new(FjallKv::open(&directory.path().join("state"), 8 << 20, 900).expect("an empty store"));
         let count = GroupCount::new(32).expect("a divisor");
         let (store, meta) = GroupStore::open(kv, count, GroupId(3)).expect("undamaged");
-        let machine = GroupMachine::new(Arc::new(store), &meta, Arc::new(NoHook), Failure::default());
+        let blocking: Arc<dyn Blocking> = Arc::new(Threads::start().expect("threads"));
+        let machine = GroupMachine::new(
+            Arc::new(store),
+            &meta,
+            Arc::new(NoHook),
+            Failure::default(),
+            blocking.clone(),
+        );
         let guard = Guard {
             _directory: directory,
             _writer: writer,
         };
-        Ok((guard, GroupLog::new(wal, GroupId(3)), machine.expect("a fresh machine")))
+        Ok((
+            guard,
+            GroupLog::new(wal, GroupId(3), blocking),
+            machine.expect("a fresh machine"),
+        ))
     }
 }
 

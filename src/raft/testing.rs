@@ -7,6 +7,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::blocking::Threads;
 use crate::clock::SystemClock;
 use crate::core::command::{Op, Reply};
 use crate::core::machine::{Changes, GroupState, View};
@@ -169,6 +170,7 @@ impl Disk {
             wal: self.wal.clone(),
             kv: self.kv.clone(),
             spools: self.spools.clone(),
+            blocking: Arc::new(Threads::start().expect("threads")),
             count: GroupCount::new(1).expect("a divisor"),
             snapshot_entries: SNAPSHOT_ENTRIES,
             hook: Arc::new(Nothing),

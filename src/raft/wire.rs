@@ -60,6 +60,8 @@ pub enum Answer {
     Failed(String),
     /// To [`Request::Dismissed`]: whether the receiver leads the group, and its members are, for good, without the sender.
     Dismissed(bool),
+    /// To [`Request::Install`]: it goes on, and so many pieces of it are done. To be asked again.
+    Installing(u64),
 }
 
 /// The bytes of a request to a group.

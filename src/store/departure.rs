@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
+use crate::blocking::Blocking;
 use crate::core::record;
 use crate::id::{GroupCount, GroupId};
 use crate::store::group::{GroupStore, StoreError};
@@ -43,32 +44,43 @@ pub async fn keep(kv: &dyn Kv, group: GroupId, departure: &Departure) -> Result<
     Ok(kv.persist().await?)
 }
 
-/// Removes every row and fact of the group but its departure, on disk when this completes. Nobody else may write them.
-pub async fn remove(kv: &Arc<dyn Kv>, groups: GroupCount, group: GroupId) -> Result<(), StoreError> {
-    let store = GroupStore::unchecked(kv.clone(), groups, group);
+/// Removes every row and fact of the group but its departure, on disk when this completes. Nobody else may write them. In short
+/// pieces of work: others want the disk as well, nobody waits for this.
+pub async fn remove(
+    kv: &Arc<dyn Kv>,
+    groups: GroupCount,
+    group: GroupId,
+    blocking: &Arc<dyn Blocking>,
+) -> Result<(), StoreError> {
+    let store = Arc::new(GroupStore::unchecked(kv.clone(), groups, group));
     for table in Table::ALL {
-        let mut from = Vec::new();
-        while store.remove_some_rows(table, &mut from)? {
-            // Others want the processor and the disk as well: nobody waits for this.
-            tokio::task::yield_now().await;
+        let mut from = Some(Vec::new());
+        while let Some(next) = from {
+            let store = store.clone();
+            from = blocking.run(move || store.remove_rows(table, next)).await?;
         }
     }
+    blocking.run(move || remove_facts(&store)).await?;
+    Ok(kv.persist().await?)
+}
+
+fn remove_facts(store: &GroupStore) -> Result<(), StoreError> {
     let facts = [Fact::Applied, Fact::LowWater, Fact::Installing];
     let facts = facts
         .into_iter()
-        .flat_map(|fact| Table::ALL.map(|table| (table, key::fact(fact, group))));
+        .flat_map(|fact| Table::ALL.map(|table| (table, key::fact(fact, store.group()))));
     let remove = |(table, key): (Table, [u8; 5])| Write {
         table,
         key: key.to_vec(),
         value: None,
     };
-    kv.commit(facts.map(remove).collect())?;
-    Ok(kv.persist().await?)
+    Ok(store.kv().commit(facts.map(remove).collect())?)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::blocking::Threads;
     use crate::core::machine::GroupState;
     use crate::store::GroupMeta;
     use crate::store::fjall_kv::FjallKv;
@@ -108,12 +120,13 @@ mod tests {
             }
         }
         let before = rows(kv.as_ref());
+        let blocking: Arc<dyn Blocking> = Arc::new(Threads::start().expect("threads"));
         let departure = Departure {
             is_done: false,
             promised: vec![1, 2],
         };
         keep(kv.as_ref(), GroupId(3), &departure).await.expect("there is room");
-        remove(&kv, groups, GroupId(3)).await.expect("there is room");
+        remove(&kv, groups, GroupId(3), &blocking).await.expect("there is room");
         assert_eq!(before - rows(kv.as_ref()), 3 * groups.shards_of(GroupId(3)).len());
         assert_eq!(load(kv.as_ref(), GroupId(3)).expect("readable"), Some(departure));
         let (_, empty) = GroupStore::open(kv.clone(), groups, GroupId(3)).expect("undamaged");

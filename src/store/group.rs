@@ -3,9 +3,8 @@
 //! Called by `raft/machine.rs` (the only writer) and by the firing (scans and the low-water mark).
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Mutex, MutexGuard};
 use serde::{Deserialize, Serialize};
 
 use crate::core::machine::{Changes, DueChange, DueEntry, GroupState, View};
@@ -16,6 +15,7 @@ use crate::store::key::{self, Fact, Table};
 use crate::store::kv::{Kv, KvError, Row, Write};
 
 const META_V1: u8 = 1;
+const LOWEST_KEY: TaskKey = TaskKey([0; 16]);
 
 /// Why the state of a group cannot be read or written. Always final for the node.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -31,7 +31,8 @@ pub enum StoreError {
         /// What is wrong with it.
         error: RecordError,
     },
-    /// The tables are at different log positions, or a table hides rows that it holds.
+    /// The tables are at different log positions, a table hides rows that it holds, or they were to be written while they are
+    /// being replaced.
     #[error("group {group}: {what}; the state is damaged. Start with --rejoin to set the directory aside")]
     Torn {
         /// The group.
@@ -59,11 +60,28 @@ pub struct GroupStore {
     kv: Arc<dyn Kv>,
     groups: GroupCount,
     group: GroupId,
-    /// Below this instant there is no entry in the due index. Held over a commit, so that an entry put below the mark and
-    /// a move of the mark cannot pass each other.
-    low_water_ms: Mutex<u64>,
-    /// The rows are about to be removed: the mark moves no more. Changed under the mark's lock.
-    is_closed: AtomicBool,
+    /// Held over every commit of rows or of the mark, so that an entry put below it and a move of it cannot pass each other.
+    mark: Mutex<Mark>,
+}
+
+/// The low-water mark, and whether it may move.
+#[derive(Clone, Copy, Debug)]
+struct Mark {
+    /// Below this instant there is no entry in the due index.
+    at_ms: u64,
+    rows: Rows,
+}
+
+/// What is being done with the group's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rows {
+    /// They are those of one moment: entries are applied to them.
+    Whole,
+    /// A snapshot's take their place. The mark stays at 0 until all of them are there: what is missing meanwhile was not
+    /// fired.
+    Replaced,
+    /// They are about to be removed.
+    Closed,
 }
 
 impl GroupStore {
@@ -72,24 +90,23 @@ impl GroupStore {
         let meta = load_meta(kv.as_ref(), group)?;
         let low_water = kv.get(Table::Due, &key::fact(Fact::LowWater, group))?;
         let low_water = low_water.and_then(|bytes| Some(u64::from_be_bytes(bytes.as_ref().try_into().ok()?)));
-        let store = Self {
-            kv,
-            groups,
-            group,
-            low_water_ms: Mutex::new(low_water.unwrap_or(0)),
-            is_closed: AtomicBool::new(false),
-        };
-        Ok((store, meta))
+        Ok((Self::with_mark(kv, groups, group, low_water.unwrap_or(0)), meta))
     }
 
     /// The group's rows, whatever they are: only for replacing them.
     pub(super) fn unchecked(kv: Arc<dyn Kv>, groups: GroupCount, group: GroupId) -> Self {
+        Self::with_mark(kv, groups, group, 0)
+    }
+
+    fn with_mark(kv: Arc<dyn Kv>, groups: GroupCount, group: GroupId, at_ms: u64) -> Self {
         Self {
             kv,
             groups,
             group,
-            low_water_ms: Mutex::new(0),
-            is_closed: AtomicBool::new(false),
+            mark: Mutex::new(Mark {
+                at_ms,
+                rows: Rows::Whole,
+            }),
         }
     }
 
@@ -121,7 +138,7 @@ impl GroupStore {
         };
         task_rows(Table::Spec, &mut changes.specs);
         task_rows(Table::State, &mut changes.states);
-        let mut low_water_ms = self.low_water_ms.lock();
+        let mut mark = self.whole("an entry is applied")?;
         let lowest = changes
             .dues
             .iter()
@@ -142,11 +159,11 @@ impl GroupStore {
                 value,
             });
         }
-        let lowered = lowest.filter(|lowest| lowest < &*low_water_ms);
+        let lowered = lowest.filter(|lowest| lowest < &mark.at_ms);
         writes.extend(lowered.map(|at_ms| self.low_water_write(at_ms)));
         writes.extend(self.meta_writes(meta));
         self.kv.commit(writes)?;
-        *low_water_ms = lowered.unwrap_or(*low_water_ms);
+        mark.at_ms = lowered.unwrap_or(mark.at_ms);
         Ok(())
     }
 
@@ -169,38 +186,94 @@ impl GroupStore {
 
     /// Below this instant the due index is empty: every scan begins here, never at the tombstones before it.
     pub fn low_water_ms(&self) -> u64 {
-        *self.low_water_ms.lock()
+        self.mark.lock().at_ms
     }
 
     /// Moves the low-water mark up to the first entry, but not beyond `to_ms`. Local to this replica and not synced: an
-    /// older mark after a crash only makes the next scan longer.
+    /// older mark after a crash only makes the next scan longer. It stays while the rows are replaced or removed.
     pub fn raise_low_water(&self, to_ms: u64) -> Result<u64, StoreError> {
-        let mut low_water_ms = self.low_water_ms.lock();
-        if self.is_closed.load(Ordering::SeqCst) {
-            return Ok(*low_water_ms);
+        let mut mark = self.mark.lock();
+        if mark.rows != Rows::Whole {
+            return Ok(mark.at_ms);
         }
-        let first = self.dues((*low_water_ms, TaskKey([0; 16])), to_ms, 1)?;
+        let first = self.dues((mark.at_ms, LOWEST_KEY), to_ms, 1)?;
         let raised = first.first().map_or(to_ms, |(at_ms, ..)| *at_ms);
-        if raised > *low_water_ms {
+        if raised > mark.at_ms {
             self.kv.commit(vec![self.low_water_write(raised)])?;
-            *low_water_ms = raised;
+            mark.at_ms = raised;
         }
-        Ok(*low_water_ms)
+        Ok(mark.at_ms)
     }
 
-    /// Whether the rows are those of one moment, and not being replaced by a snapshot's.
-    pub fn is_whole(&self) -> Result<bool, StoreError> {
-        let is_installing = self
-            .kv
-            .get(Table::State, &key::fact(Fact::Installing, self.group))?
-            .is_some();
-        Ok(!is_installing && !self.is_closed.load(Ordering::SeqCst))
+    /// Lowers the mark to the first entry below it, if there is one, which is a fault: no scan would ever have found it.
+    /// Walks over all that is left of removed entries, without the lock: whoever commits must not wait for that.
+    pub fn heal_low_water(&self) -> Result<Option<Due>, StoreError> {
+        let below = self.dues((0, LOWEST_KEY), self.low_water_ms(), 1)?;
+        let Some(found) = below.first().copied() else {
+            return Ok(None);
+        };
+        let mut mark = self.mark.lock();
+        // It may have been put there, and fired, since the scan.
+        let row = key::due(self.group, found.0, found.1);
+        if mark.rows != Rows::Whole || mark.at_ms <= found.0 || self.kv.get(Table::Due, &row)?.is_none() {
+            return Ok(None);
+        }
+        self.kv.commit(vec![self.low_water_write(found.0)])?;
+        mark.at_ms = found.0;
+        Ok(Some(found))
+    }
+
+    /// Whether the rows are those of one moment, neither being replaced by a snapshot's nor about to be removed.
+    pub fn is_whole(&self) -> bool {
+        self.mark.lock().rows == Rows::Whole
     }
 
     /// Nothing but a removal of the rows is done through this value any more.
     pub fn close(&self) {
-        let _held = self.low_water_ms.lock();
-        self.is_closed.store(true, Ordering::SeqCst);
+        self.mark.lock().rows = Rows::Closed;
+    }
+
+    /// From here on the rows are being replaced, also for a process that comes after this one; the mark is at 0 and stays
+    /// there. One batch, under the lock of everybody who writes rows or the mark.
+    pub(super) fn begin_replacing(&self) -> Result<(), StoreError> {
+        let mut mark = self.whole("a snapshot is installed")?;
+        self.kv
+            .commit(vec![self.low_water_write(0), self.installing_write(Some(Vec::new()))])?;
+        *mark = Mark {
+            at_ms: 0,
+            rows: Rows::Replaced,
+        };
+        Ok(())
+    }
+
+    /// The rows are whole again, at the position in `meta`.
+    pub(super) fn end_replacing(&self, meta: &GroupMeta) -> Result<(), StoreError> {
+        let mut mark = self.mark.lock();
+        let mut writes = self.meta_writes(meta).to_vec();
+        writes.extend([self.low_water_write(0), self.installing_write(None)]);
+        self.kv.commit(writes)?;
+        mark.rows = Rows::Whole;
+        Ok(())
+    }
+
+    /// The mark, locked, of rows that may be written; `what` is wanted.
+    fn whole(&self, what: &str) -> Result<MutexGuard<'_, Mark>, StoreError> {
+        let mark = self.mark.lock();
+        match mark.rows {
+            Rows::Whole => Ok(mark),
+            Rows::Replaced | Rows::Closed => Err(StoreError::Torn {
+                group: self.group,
+                what: format!("{what} while the rows are being replaced or removed"),
+            }),
+        }
+    }
+
+    fn installing_write(&self, value: Option<Vec<u8>>) -> Write {
+        Write {
+            table: Table::State,
+            key: key::fact(Fact::Installing, self.group).to_vec(),
+            value,
+        }
     }
 
     pub(super) fn meta_writes(&self, meta: &GroupMeta) -> [Write; 3] {
@@ -215,13 +288,6 @@ impl GroupStore {
             row(Table::State, record::versioned(META_V1, meta)),
             row(Table::Due, meta.applied.clone()),
         ]
-    }
-
-    pub(super) fn reset_low_water(&self) -> Result<(), StoreError> {
-        let mut low_water_ms = self.low_water_ms.lock();
-        self.kv.commit(vec![self.low_water_write(0)])?;
-        *low_water_ms = 0;
-        Ok(())
     }
 
     fn low_water_write(&self, at_ms: u64) -> Write {

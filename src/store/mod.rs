@@ -6,9 +6,11 @@ pub mod departure;
 pub mod fjall_kv;
 pub mod group;
 mod inbox;
+pub mod install;
 mod journal;
 pub mod key;
 pub mod kv;
+mod receiving;
 pub mod snapshot;
 pub mod spool;
 
@@ -16,4 +18,4 @@ pub use group::{Due, GroupMeta, GroupStore, StoreError};
 pub use inbox::Inbox;
 pub use kv::{Kv, KvError};
 pub use snapshot::{ChunkError, Snapshot};
-pub use spool::{DirSpools, Spools};
+pub use spool::{DirSpools, Pieces, Spools};

@@ -8,6 +8,7 @@ use std::fmt::Debug;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufReader, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -17,7 +18,10 @@ use crate::id::GroupId;
 /// Largest piece, in bytes: one chunk of a snapshot.
 pub const PIECE_BYTES_MAX: usize = 1 << 20;
 
-/// The spools of a node.
+/// The pieces of a spool, in order.
+pub type Pieces = Box<dyn Iterator<Item = io::Result<Bytes>> + Send>;
+
+/// The spools of a node. All calls block.
 pub trait Spools: Debug + Send + Sync + 'static {
     /// Begins the group's spool anew.
     fn begin(&self, group: GroupId) -> io::Result<()>;
@@ -26,7 +30,7 @@ pub trait Spools: Debug + Send + Sync + 'static {
     /// Everything added is on disk when this returns.
     fn sync(&self, group: GroupId) -> io::Result<()>;
     /// The pieces in order; `None` if the group has no spool.
-    fn read(&self, group: GroupId) -> io::Result<Option<Box<dyn Iterator<Item = io::Result<Bytes>> + Send>>>;
+    fn read(&self, group: GroupId) -> io::Result<Option<Pieces>>;
     /// Removes the spool, if there is one.
     fn remove(&self, group: GroupId) -> io::Result<()>;
 }
@@ -36,7 +40,7 @@ pub trait Spools: Debug + Send + Sync + 'static {
 pub struct DirSpools {
     path: PathBuf,
     /// Spools being written; none is read meanwhile.
-    open: Mutex<BTreeMap<GroupId, File>>,
+    open: Mutex<BTreeMap<GroupId, Arc<File>>>,
 }
 
 impl DirSpools {
@@ -54,10 +58,10 @@ impl DirSpools {
         self.path.join(format!("group-{group}"))
     }
 
-    fn with<T>(&self, group: GroupId, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
-        let mut open = self.open.lock();
-        let file = open.get_mut(&group);
-        work(file.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no spool was begun"))?)
+    /// The group's spool that is being written. Not written under the lock: another group's need not wait for its sync.
+    fn begun(&self, group: GroupId) -> io::Result<Arc<File>> {
+        let file = self.open.lock().get(&group).cloned();
+        file.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "no spool was begun"))
     }
 }
 
@@ -71,27 +75,26 @@ impl Spools for DirSpools {
             .truncate(true)
             .mode(0o600)
             .open(self.file(group))?;
-        self.open.lock().insert(group, file);
+        self.open.lock().insert(group, Arc::new(file));
         Ok(())
     }
 
     fn add(&self, group: GroupId, piece: &[u8]) -> io::Result<()> {
         let length = u32::try_from(piece.len()).map_err(|_| io::Error::other("a piece is too long"))?;
-        self.with(group, |file| {
-            file.write_all(&length.to_be_bytes())?;
-            file.write_all(piece)
-        })
+        let mut file: &File = &*self.begun(group)?;
+        file.write_all(&length.to_be_bytes())?;
+        file.write_all(piece)
     }
 
     fn sync(&self, group: GroupId) -> io::Result<()> {
-        self.with(group, |file| file.sync_all())?;
+        self.begun(group)?.sync_all()?;
         self.open.lock().remove(&group);
         File::open(&self.path)?.sync_all()
     }
 
-    fn read(&self, group: GroupId) -> io::Result<Option<Box<dyn Iterator<Item = io::Result<Bytes>> + Send>>> {
+    fn read(&self, group: GroupId) -> io::Result<Option<Pieces>> {
         match File::open(self.file(group)) {
-            Ok(file) => Ok(Some(Box::new(Pieces(BufReader::new(file))))),
+            Ok(file) => Ok(Some(Box::new(FilePieces(BufReader::new(file))))),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
         }
@@ -106,9 +109,9 @@ impl Spools for DirSpools {
     }
 }
 
-struct Pieces(BufReader<File>);
+struct FilePieces(BufReader<File>);
 
-impl Pieces {
+impl FilePieces {
     fn piece(&mut self) -> io::Result<Option<Bytes>> {
         let mut length = [0; 4];
         match self.0.read_exact(&mut length) {
@@ -126,7 +129,7 @@ impl Pieces {
     }
 }
 
-impl Iterator for Pieces {
+impl Iterator for FilePieces {
     type Item = io::Result<Bytes>;
 
     fn next(&mut self) -> Option<Self::Item> {

@@ -107,6 +107,7 @@ pub use self::writer::{Done, Step, Writer};
 
 use self::group::GroupState;
 use self::index::{Index, Limits};
+use self::position::Piece;
 use self::segment::{SEGMENT_BYTES_MAX, SEGMENT_HEADER_BYTES, Segments};
 use self::stream::{Op, Stream};
 use self::writer::Shared;
@@ -336,6 +337,18 @@ impl Wal {
         let shared = self.shared();
         let plan = |index: &Index| index.plan(group, from_index, to_index_excl, bytes_max, &shared.segments);
         read::fetch(shared.with_index(plan), shared.salt, group)
+    }
+
+    /// [`Self::read`], if all of it is still in memory; `None` if it would have to read the disk.
+    pub fn recent(&self, group: u16, from_index: u64, to_index_excl: u64, bytes_max: usize) -> Option<Vec<Bytes>> {
+        let shared = self.shared();
+        let plan = |index: &Index| index.plan(group, from_index, to_index_excl, bytes_max, &shared.segments);
+        let pieces = shared.with_index(plan).into_iter();
+        let cached = pieces.map(|piece| match piece {
+            Piece::Cached(entry) => Some(entry),
+            Piece::Disk { .. } => None,
+        });
+        cached.collect()
     }
 
     /// What the log knows of a group; nothing for a group it never heard of.

@@ -52,8 +52,8 @@ impl Tables {
     }
 }
 
-/// Told of every commit, after it.
-pub type OnCommit = Arc<dyn Fn(&[Write]) + Send + Sync>;
+/// Told of every commit, after it, with the rows as they are then.
+pub type OnCommit = Arc<dyn Fn(&[Write], &dyn ReadKv) + Send + Sync>;
 
 /// The state of one run of a node's process.
 #[derive(Clone)]
@@ -117,7 +117,7 @@ impl ReadKv for SimKv {
 
 impl Kv for SimKv {
     fn commit(&self, writes: Vec<Write>) -> Result<(), KvError> {
-        {
+        let rows = {
             let mut inner = self.mount.disk.0.lock();
             let failed = inner.operate(self.mount.run).and_then(|()| {
                 let is_full = inner.faults.is_full;
@@ -130,8 +130,9 @@ impl Kv for SimKv {
             }
             apply(&mut inner.tables.live, &writes);
             inner.tables.unsynced.push(writes.clone());
-        }
-        (self.on_commit)(&writes);
+            inner.tables.view()
+        };
+        (self.on_commit)(&writes, rows.as_ref());
         Ok(())
     }
 

@@ -1,7 +1,7 @@
 //! What must hold, one small file each, and the judgement of a whole run.
 //!
 //! Every invariant reads a [`Run`] (`facts.rs`): the history that the outside saw, and the state of each node at the end
-//! (`view.rs`). [`Commits`] watches each commit while the run goes on. [`story`] tells what happened to one task.
+//! (`view.rs`). [`Commits`] and [`low_water`] watch each commit while the run goes on. [`story`] tells what happened to one task.
 
 mod acked_survives;
 mod at_most_once;
@@ -16,6 +16,7 @@ mod healed;
 mod idempotent_create;
 mod index_conservation;
 mod linearizable;
+pub mod low_water;
 mod never_early;
 mod no_ghosts;
 mod no_loss;
@@ -58,6 +59,7 @@ pub const ALL: &[(&str, Check)] = &[
     (fencing::NAME, fencing::check),
     (replicas_agree::NAME, replicas_agree::check),
     (index_conservation::NAME, index_conservation::check),
+    (low_water::NAME, low_water::check),
     (healed::NAME, healed::check),
     (full_accounting::NAME, full_accounting::check),
     (at_most_once::NAME, at_most_once::check),

@@ -1,6 +1,7 @@
 //! The group store on a real database in a temporary directory.
 
 use super::*;
+use crate::blocking::{Blocking, Threads};
 use crate::core::command::Op;
 use crate::core::machine::{Batch, Wake};
 use crate::core::target::Target;
@@ -111,6 +112,25 @@ fn the_low_water_mark_never_passes_an_entry() {
     assert_eq!(fixture.open().0.low_water_ms(), 60);
 }
 
+#[test]
+fn a_mark_that_hides_a_due_is_lowered_to_it() {
+    let fixture = Fixture::new();
+    let (store, mut meta) = fixture.open();
+    create(&store, &mut meta, "a", 50);
+    create(&store, &mut meta, "b", 70);
+    assert_eq!(store.heal_low_water().expect("readable"), None, "nothing is hidden");
+    // As a copy was left by an install whose mark had been raised meanwhile.
+    store.kv.commit(vec![store.low_water_write(60)]).expect("writable");
+    drop(store);
+    let (store, _) = fixture.open();
+    assert_eq!(store.low_water_ms(), 60);
+    let found = store.heal_low_water().expect("readable").expect("hidden");
+    assert_eq!((found.0, found.1), (50, key_of("a")));
+    assert_eq!(store.heal_low_water().expect("readable"), None, "mended");
+    drop(store);
+    assert_eq!(fixture.open().0.low_water_ms(), 50, "also on disk");
+}
+
 #[tokio::test]
 async fn a_snapshot_installs_exactly_the_rows_of_its_moment() {
     let (source, target) = (Fixture::new(), Fixture::new());
@@ -130,7 +150,9 @@ async fn a_snapshot_installs_exactly_the_rows_of_its_moment() {
     );
     let (other, mut other_meta) = target.open();
     create(&other, &mut other_meta, "gone", 5);
-    other.install(&snapshot).await.expect("installs");
+    let (other, threads) = (Arc::new(other), Threads::start().expect("threads"));
+    let threads: Arc<dyn Blocking> = Arc::new(threads);
+    other.install(&snapshot, &threads).await.expect("installs");
     drop(other);
     let (other, installed) = target.open();
     assert_eq!(installed, snapshot.meta);

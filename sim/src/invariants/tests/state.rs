@@ -6,7 +6,7 @@ use xcron::core::task::{Life, TaskState, Verdict};
 use super::{Sample, cron, key, once, outcome, spec, waiting, wall};
 use crate::history::Told;
 use crate::invariants::{
-    acked_survives, full_accounting, index_conservation, no_ghosts, one_owner, replicas_agree, run_count,
+    acked_survives, full_accounting, index_conservation, low_water, no_ghosts, one_owner, replicas_agree, run_count,
 };
 
 #[test]
@@ -75,7 +75,11 @@ fn a_wrong_index_is_found() {
         run.nodes[0].groups[0].dues.push((wall(999_000), [3; 16], 1));
     });
     Sample::shows("another reason", name, |run| run.nodes[0].groups[0].dues[0].2 = 2);
-    Sample::shows("hidden below the mark", name, |run| {
+}
+
+#[test]
+fn a_due_below_the_mark_is_found() {
+    Sample::shows("hidden below the mark", low_water::NAME, |run| {
         run.nodes[0].groups[0].low_water_ms = wall(180_001);
     });
 }

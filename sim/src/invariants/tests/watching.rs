@@ -11,10 +11,10 @@ use xcron::core::task::TaskState;
 use xcron::id::{GroupCount, GroupId, TaskId};
 use xcron::store::GroupMeta;
 use xcron::store::key::{self, Fact, Table};
-use xcron::store::kv::{KvError, ReadKv, Row};
+use xcron::store::kv::{KvError, ReadKv, Row, Write};
 
 use super::{cron, good, spec, wall};
-use crate::invariants::{ALL, Commits, Position, read, story};
+use crate::invariants::{ALL, Commits, Position, low_water, read, story};
 
 /// A stored position: term, node and index as varints, and some membership.
 fn at(term: u8, index: u8) -> Vec<u8> {
@@ -153,6 +153,40 @@ fn a_store_is_read_whole() {
     );
     assert_eq!(views[1].position().map(|position| position.index), Some(5));
     assert_eq!(GroupId(views[1].group), GroupId(1));
+}
+
+#[test]
+fn a_commit_that_hides_a_due_is_found() {
+    let key = TaskId::parse("a").expect("a good id").key();
+    let put = |table, key: Vec<u8>, value: Vec<u8>| Write {
+        table,
+        key,
+        value: Some(value),
+    };
+    let due = put(Table::Due, key::due(GroupId(1), 50, key).to_vec(), vec![1, 0, 0, 0, 7]);
+    let mark = |at_ms: u64| {
+        let key = key::fact(Fact::LowWater, GroupId(1)).to_vec();
+        put(Table::Due, key, at_ms.to_be_bytes().to_vec())
+    };
+    let looked = |writes: &[Write], low_water_ms: u64| {
+        let rows = [due.clone(), mark(low_water_ms)];
+        let rows = rows.map(|row| ((row.table, row.key), Bytes::from(row.value.expect("put"))));
+        low_water::look(0, writes, &Rows(rows.into_iter().collect())).len()
+    };
+    for (what, writes, low_water_ms, found) in [
+        ("the mark is raised to the due", vec![mark(50)], 50, 0),
+        ("the mark is raised over the due", vec![mark(51)], 51, 1),
+        ("a due is put at the mark", vec![due.clone()], 50, 0),
+        ("a due is put below the mark", vec![due.clone()], 60, 1),
+        (
+            "something else is put",
+            vec![put(Table::State, vec![1], vec![1])],
+            60,
+            0,
+        ),
+    ] {
+        assert_eq!(looked(&writes, low_water_ms), found, "{what}");
+    }
 }
 
 #[test]

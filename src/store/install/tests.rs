@@ -3,16 +3,23 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::blocking::{Job, Threads};
 use crate::core::machine::GroupState;
+use crate::store::GroupMeta;
 use crate::store::fjall_kv::FjallKv;
 use crate::store::inbox::Inbox;
-use crate::store::spool::DirSpools;
+use crate::store::kv::ReadKv;
+use crate::store::spool::{DirSpools, PIECE_BYTES_MAX};
 
 const GROUP: GroupId = GroupId(3);
 const SENDER: u64 = 7;
 
 fn groups() -> GroupCount {
     GroupCount::new(32).expect("a divisor")
+}
+
+fn threads() -> Arc<dyn Blocking> {
+    Arc::new(Threads::start().expect("threads"))
 }
 
 struct Node {
@@ -33,8 +40,8 @@ impl Node {
         }
     }
 
-    fn store(&self) -> GroupStore {
-        GroupStore::unchecked(self.kv.clone(), groups(), GROUP)
+    fn store(&self) -> Arc<GroupStore> {
+        Arc::new(GroupStore::unchecked(self.kv.clone(), groups(), GROUP))
     }
 
     fn put(&self, rows: &[(Table, Vec<u8>, Vec<u8>)], applied: u8) {
@@ -108,7 +115,7 @@ async fn what_is_sent_replaces_the_group_and_nothing_else() {
     assert!(chunks.len() > 6, "several chunks a table");
     assert!(chunks.iter().all(|chunk| chunk.len() < PIECE_BYTES_MAX));
     let snapshot = send(&chunks, &to).expect("complete");
-    to.store().install(&snapshot).await.expect("installs");
+    to.store().install(&snapshot, &threads()).await.expect("installs");
     let mut expected = from.rows();
     expected.push((neighbour.0, (neighbour.1.into(), neighbour.2.into())));
     let mut rows = to.rows();
@@ -132,7 +139,7 @@ fn a_stream_that_is_not_whole_is_refused() {
     swapped.swap(1, 2);
     assert!(matches!(send(&swapped, &to), Err(ChunkError::Order { .. })));
     let mut doubled = chunks.clone();
-    doubled.insert(1, chunks[1].clone());
+    doubled.insert(3, chunks[1].clone());
     assert!(matches!(send(&doubled, &to), Err(ChunkError::Order { .. })));
     let mut longer = chunks.clone();
     longer.push(chunks[1].clone());
@@ -148,6 +155,80 @@ fn a_stream_that_is_not_whole_is_refused() {
         "another sender begins anew"
     );
     assert!(to.rows().is_empty(), "nothing was changed");
+}
+
+#[test]
+fn a_chunk_that_comes_twice_is_stored_once() {
+    let (from, to) = (source(), Node::new());
+    let twice: Vec<_> = chunks_of(&from, 9)
+        .into_iter()
+        .flat_map(|chunk| [chunk.clone(), chunk])
+        .collect();
+    // The first one twice is a new beginning.
+    let snapshot = send(&twice[1..], &to).expect("complete");
+    assert_eq!(snapshot.meta, meta(9));
+    let spooled = to.spools.read(GROUP).expect("readable").expect("there");
+    assert_eq!(spooled.count(), twice.len() / 2);
+}
+
+/// Raises the mark after every piece of work, as the firing may do at any time.
+#[derive(Debug)]
+struct Raising {
+    threads: Arc<dyn Blocking>,
+    store: Arc<GroupStore>,
+}
+
+impl Blocking for Raising {
+    fn offload(&self, job: Job) {
+        let store = self.store.clone();
+        self.threads.offload(Box::new(move || {
+            job();
+            store.raise_low_water(1 << 50).expect("readable");
+        }));
+    }
+}
+
+#[tokio::test]
+async fn the_mark_never_passes_what_an_install_brings() {
+    let (from, to) = (Node::new(), Node::new());
+    let due = |at_ms: u64| {
+        let row = key::due(GROUP, at_ms, crate::id::TaskKey([7; 16]));
+        let entry = crate::core::machine::DueEntry {
+            wake: crate::core::machine::Wake::Fire,
+            target: crate::core::target::Target([1; 16]),
+        };
+        (Table::Due, row.to_vec(), key::due_entry(entry).to_vec())
+    };
+    let dues: Vec<_> = (1..40_000).map(|n| due(1_000 * n)).collect();
+    from.put(&dues, 9);
+    to.put(&[due(50), due(60)], 1);
+    let store = to.store();
+    assert_eq!(store.raise_low_water(1 << 50).expect("readable"), 50);
+    let snapshot = send(&chunks_of(&from, 9), &to).expect("complete");
+    let raising: Arc<dyn Blocking> = Arc::new(Raising {
+        threads: threads(),
+        store: store.clone(),
+    });
+    store.install(&snapshot, &raising).await.expect("installs");
+    assert!(store.low_water_ms() <= 1_000, "{}", store.low_water_ms());
+    assert_eq!(store.raise_low_water(1 << 50).expect("readable"), 1_000);
+    assert_eq!(store.heal_low_water().expect("readable"), None);
+    let (reopened, _) = GroupStore::open(to.kv.clone(), groups(), GROUP).expect("undamaged");
+    assert_eq!(reopened.low_water_ms(), 1_000);
+}
+
+#[tokio::test]
+async fn nothing_is_applied_while_rows_are_replaced() {
+    let to = Node::new();
+    let store = to.store();
+    store.begin_replacing().expect("there is room");
+    assert!(!store.is_whole());
+    let refused = store.commit(&meta(2), &mut crate::core::machine::Changes::default());
+    assert!(matches!(refused, Err(StoreError::Torn { .. })), "{refused:?}");
+    store.end_replacing(&meta(9)).expect("there is room");
+    store
+        .commit(&meta(10), &mut crate::core::machine::Changes::default())
+        .expect("whole again");
 }
 
 #[test]
@@ -220,10 +301,10 @@ async fn an_install_that_is_cut_anywhere_is_finished_at_the_next_start() {
             kv: to.kv.clone(),
             left: commits.into(),
         };
-        let store = GroupStore::unchecked(Arc::new(dying), groups(), GROUP);
-        let is_installed = store.install(&snapshot).await.is_ok();
+        let store = Arc::new(GroupStore::unchecked(Arc::new(dying), groups(), GROUP));
+        let is_installed = store.install(&snapshot, &threads()).await.is_ok();
         drop((store, snapshot));
-        resume(&to.kv, groups(), GROUP, &to.spools)
+        resume(&to.kv, groups(), GROUP, &to.spools, &threads())
             .await
             .expect("the spool is whole");
         let (_, found) = GroupStore::open(to.kv.clone(), groups(), GROUP).expect("undamaged");
@@ -248,17 +329,21 @@ async fn a_damaged_spool_is_refused_at_the_next_start() {
         kv: to.kv.clone(),
         left: 3.into(),
     };
-    let store = GroupStore::unchecked(Arc::new(dying), groups(), GROUP);
-    assert!(store.install(&snapshot).await.is_err());
+    let store = Arc::new(GroupStore::unchecked(Arc::new(dying), groups(), GROUP));
+    assert!(store.install(&snapshot, &threads()).await.is_err());
     let file = to.directory.path().join("incoming").join("group-3");
     let mut bytes = std::fs::read(&file).expect("there");
     let middle = bytes.len() / 2;
     bytes[middle] ^= 1;
     std::fs::write(&file, bytes).expect("writable");
-    let refusal = resume(&to.kv, groups(), GROUP, &to.spools).await.expect_err("damaged");
+    let refusal = resume(&to.kv, groups(), GROUP, &to.spools, &threads())
+        .await
+        .expect_err("damaged");
     assert!(refusal.to_string().contains("--rejoin"), "{refusal}");
     std::fs::remove_file(&file).expect("there");
-    let refusal = resume(&to.kv, groups(), GROUP, &to.spools).await.expect_err("missing");
+    let refusal = resume(&to.kv, groups(), GROUP, &to.spools, &threads())
+        .await
+        .expect_err("missing");
     assert!(refusal.to_string().contains("missing"), "{refusal}");
 }
 
