@@ -49,6 +49,16 @@ pub const OPEN_FIRES_MAX: usize = 8;
 pub const OUTCOMES_KEPT: usize = 8;
 /// Most of a target's answer that is read, in bytes; the rest is dropped with the connection.
 pub const ANSWER_BYTES_MAX: usize = 64 << 10;
+/// Most headers of a target's answer. One that has more, or whose head is larger than the HTTP client's buffer (some 400 KiB), is no
+/// answer, whatever its status line says.
+pub const ANSWER_HEADERS_MAX: usize = 512;
+/// How long an unused connection to a target is kept, in milliseconds. Servers close theirs after 2 s and more; a request that
+/// meets the closing is lost.
+pub const KEPT_CONNECTION_IDLE_MS: u64 = 1_000;
+/// How long the connections to targets are used again at least, in milliseconds, so that a changed address is noticed.
+pub const KEPT_CONNECTION_MS_MIN: u64 = 45_000;
+/// The same, at most.
+pub const KEPT_CONNECTION_MS_MAX: u64 = 60_000;
 /// How far a node's wall clock may be from its peers' median before it stops leading, in milliseconds.
 pub const CLOCK_OFFSET_MS_MAX: u64 = 500;
 /// Connections that may wait to be accepted. With the usual 128, the clients of a burst see their first packet dropped and
@@ -75,3 +85,5 @@ const _: () = assert!(APPEND_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX < PEER_MESSAGE
 // A forwarded request, and the answer with a whole task in it, fit in one message.
 const _: () = assert!(REQUEST_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(SHARDS.is_multiple_of(GROUPS_DEFAULT));
+const _: () =
+    assert!(KEPT_CONNECTION_IDLE_MS < KEPT_CONNECTION_MS_MIN && KEPT_CONNECTION_MS_MIN <= KEPT_CONNECTION_MS_MAX);

@@ -11,7 +11,7 @@ use parking_lot::Mutex;
 use tokio::time::sleep;
 use xcron::clock::Clock;
 use xcron::core::retry::{Answer, NoAnswer};
-use xcron::fire::deliver::{Attempt, Deliver, Delivery};
+use xcron::fire::deliver::{Attempt, Deliver, Delivered, Delivery, MaySend};
 use xcron::id::GroupCount;
 
 use crate::clock::NodeClock;
@@ -166,10 +166,13 @@ impl fmt::Debug for Way {
 }
 
 impl Deliver for Way {
-    fn deliver(&self, attempt: Attempt) -> Delivery {
+    fn deliver(&self, attempt: Attempt, may_send: MaySend) -> Delivery {
         let trap = self.targets.inner.lock().spring(self.node, &attempt.url);
         if trap == Some(Trap::BeforeRequest) {
             return Box::pin(std::future::pending());
+        }
+        if !may_send() {
+            return Box::pin(std::future::ready(Delivered::Withdrawn));
         }
         let (mut plan, place) = self.begin(&attempt);
         if trap.is_some() {
@@ -182,7 +185,10 @@ impl Deliver for Way {
             let mut history = inner.recorder.lock();
             history.attempts[place].answered = plan.answered;
             history.attempts[place].ended_us = Some(clock.true_us());
-            plan.answer
+            Delivered::Ended {
+                answer: plan.answer,
+                is_sent: plan.answered != Answered::Lost,
+            }
         })
     }
 }
@@ -237,7 +243,7 @@ impl Inner {
         let quick = ms(self.dice.within(1..20));
         let host = attempt.url.trim_start_matches("http://").to_owned();
         if self.outages.iter().any(|name| host.starts_with(name)) {
-            return none(quick, Answered::Lost, NoAnswer::Connect);
+            return none(quick, Answered::Lost, NoAnswer::Refused);
         }
         match Behaviour::of(&attempt.url) {
             Behaviour::Late => status(ms(self.dice.within(100..700)), 200),
@@ -257,7 +263,7 @@ impl Inner {
             Behaviour::Flaky => match self.dice.within(0..6) {
                 0 | 1 => status(quick, 200),
                 2 => status(quick, 500),
-                3 => none(quick, Answered::Lost, NoAnswer::Connect),
+                3 => none(quick, Answered::Lost, NoAnswer::Refused),
                 4 => none(quick, Answered::Unheard(200), NoAnswer::Reset),
                 _ => none(TIMEOUT, Answered::Unheard(200), NoAnswer::Timeout),
             },

@@ -11,6 +11,8 @@ use crate::core::task::{Life, Schedule, TaskState};
 pub struct DueAttempt {
     /// The due instant to fire.
     pub due_ms: u64,
+    /// It does not start before this: the due instant, or that of the retry.
+    pub not_before_ms: u64,
     /// The task's next due at this moment: `due_ms`, or the first of the dues that this fire skips.
     pub expected_ms: u64,
     /// Dues from `expected_ms` on that are skipped.
@@ -35,6 +37,7 @@ pub fn due_attempts(state: &TaskState, schedule: &Schedule, now_ms: u64) -> Resu
         .filter(|open| open.retry_ms <= now_ms)
         .map(|open| DueAttempt {
             due_ms: open.due_ms,
+            not_before_ms: open.retry_ms,
             expected_ms: open.due_ms,
             skipped: 0,
             attempt: open.attempts.saturating_add(1),
@@ -65,6 +68,7 @@ fn first_attempt(
     let run = state.dues_past + skipped + 1;
     Ok(DueAttempt {
         due_ms,
+        not_before_ms: due_ms,
         expected_ms,
         skipped,
         attempt: 1,

@@ -33,17 +33,29 @@ pub enum Answer {
     },
 }
 
-/// Why there was no answer.
+/// Why there was no answer. The first ones come before the first byte of the request, [`NoAnswer::Timeout`] and what follows it after.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NoAnswer {
-    /// No connection.
+    /// The URL cannot be used.
+    BadUrl,
+    /// The host's name has no address.
+    Dns,
+    /// Nobody listens at the target's port.
+    Refused,
+    /// No way leads to the target's address.
+    Unreachable,
+    /// The TLS handshake failed: a certificate that is not believed, or no TLS at all.
+    Tls,
+    /// No connection in time: name lookup, TCP and TLS together.
+    ConnectTimeout,
+    /// No connection, for another reason.
     Connect,
     /// No answer in time.
     Timeout,
     /// The connection ended before the answer.
     Reset,
-    /// The URL cannot be used.
-    BadUrl,
+    /// What came back is no HTTP answer.
+    BadAnswer,
     /// Anything else.
     Other,
 }

@@ -8,27 +8,28 @@ use std::fmt::Debug;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
-use reqwest::{Certificate, Client, ClientBuilder, Method, Request, redirect, retry};
+use reqwest::header::{CONNECTION, HeaderValue};
+use reqwest::{Body, Method, Request};
 use serde::{Deserialize, Serialize};
 use url::Url;
 
-use self::answer::{no_answer, read_and_drop, summary};
+use self::answer::{failure, read_and_drop, summary};
+use self::clients::Clients;
 use self::headers::callback_headers;
+use self::last_look::{LastLook, LookedAt};
+use crate::clock::Clock;
 use crate::core::retry::{Answer, NoAnswer};
 use crate::core::target::is_callable;
+use crate::entropy::Entropy;
 use crate::id::{FireId, TaskId};
 use crate::limits::{ATTEMPT_TIMEOUT_MS_MAX, IDLE_PER_TARGET_MAX};
 
 mod answer;
+mod clients;
 mod headers;
-
-/// How long an unused connection is kept. Servers close theirs after 5 s and more; a POST that meets the closing is lost, and
-/// it cannot be repeated within the attempt, since the target may have acted on it.
-const IDLE_MS: u64 = 4_000;
-const USER_AGENT: &str = concat!("xcron/", env!("CARGO_PKG_VERSION"));
+mod last_look;
 
 /// One HTTP request to make.
 #[derive(Clone, Debug)]
@@ -49,17 +50,69 @@ pub struct Attempt {
     pub run: u64,
     /// Generation of the shard's ownership under which this is sent.
     pub generation: u64,
-    /// The wall clock at the time of sending, in milliseconds.
+    /// The wall clock when the attempt was decided on, in milliseconds.
     pub now_ms: u64,
+    /// It goes over a connection of its own: a kept one may be closed by the target just then, and the request be lost.
+    pub needs_own_connection: bool,
 }
 
-/// What [`Deliver::deliver`] gives: a future that ends with an answer, within the attempt's time.
-pub type Delivery = Pin<Box<dyn Future<Output = Answer> + Send>>;
+/// Whether an attempt may still be made; asked after name lookup, TCP and TLS, directly before its first byte.
+///
+/// It looks at locks for a moment and never waits.
+pub type MaySend = Box<dyn Fn() -> bool + Send + Sync>;
+
+/// What became of an attempt.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// It has ended.
+    Ended {
+        /// With this.
+        answer: Answer,
+        /// Whether a byte of the request may have left. If not, the target has not seen it.
+        is_sent: bool,
+    },
+    /// [`MaySend`] said no: nothing was sent.
+    Withdrawn,
+    /// This node had no means to make it: nothing was sent, and the target has no part in it.
+    NotTried(LocalLimit),
+}
+
+/// What a node may lack for an attempt. None of them says anything about the target.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum LocalLimit {
+    /// File descriptors, of the process or of the machine.
+    Files,
+    /// Memory for a socket.
+    Memory,
+    /// A free local port towards this target.
+    Ports,
+    /// A route: the machine has no network, or none that leads there.
+    Route,
+}
+
+impl LocalLimit {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Files, Self::Memory, Self::Ports, Self::Route];
+
+    /// Its name in logs and metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Files => "files",
+            Self::Memory => "memory",
+            Self::Ports => "ports",
+            Self::Route => "route",
+        }
+    }
+}
+
+/// What [`Deliver::deliver`] gives: a future that ends within the attempt's time.
+pub type Delivery = Pin<Box<dyn Future<Output = Delivered> + Send>>;
 
 /// The way attempts leave the node.
 pub trait Deliver: Debug + Send + Sync {
-    /// Makes exactly one attempt. Dropping the future gives it up; the target may have acted on it already.
-    fn deliver(&self, attempt: Attempt) -> Delivery;
+    /// Makes at most one attempt, and none unless `may_send` allows it at the last moment. Dropping the future gives it up; the
+    /// target may have acted on it already.
+    fn deliver(&self, attempt: Attempt, may_send: MaySend) -> Delivery;
 }
 
 /// Settings of [`HttpDeliver`].
@@ -103,7 +156,10 @@ pub enum DeliverBuildError {
     Idle(usize),
     /// `extra_roots_pem` holds no certificate, or one that cannot be read.
     #[error("the extra root certificates cannot be used: give certificates in PEM")]
-    ExtraRoots(#[source] Option<reqwest::Error>),
+    ExtraRoots(#[source] Option<Box<dyn std::error::Error + Send + Sync>>),
+    /// The TLS library refused its own defaults.
+    #[error("TLS to targets cannot be set up")]
+    Tls(#[source] rustls::Error),
     /// The HTTP client refused to be built.
     #[error("the HTTP client cannot be built")]
     Client(#[source] reqwest::Error),
@@ -122,109 +178,85 @@ impl DeliverOptions {
         }
         Ok(())
     }
-
-    fn extra_roots(&self) -> Result<Vec<Certificate>, DeliverBuildError> {
-        let Some(pem) = &self.extra_roots_pem else {
-            return Ok(Vec::new());
-        };
-        let roots = Certificate::from_pem_bundle(pem).map_err(|e| DeliverBuildError::ExtraRoots(Some(e)))?;
-        if roots.is_empty() {
-            return Err(DeliverBuildError::ExtraRoots(None));
-        }
-        Ok(roots)
-    }
-
-    /// A client with every default that is wrong for callbacks replaced.
-    fn builder(&self) -> ClientBuilder {
-        Client::builder()
-            .user_agent(USER_AGENT)
-            .connect_timeout(Duration::from_millis(self.connect_timeout_ms))
-            .timeout(Duration::from_millis(self.timeout_ms))
-            .pool_idle_timeout(Duration::from_millis(IDLE_MS))
-            .pool_max_idle_per_host(self.idle_per_target)
-            // A followed redirect turns the POST into a GET without a body, whose 200 says nothing.
-            .redirect(redirect::Policy::none())
-            // Retries are the policy's alone: one attempt is one request.
-            .retry(retry::never())
-            // Otherwise HTTP_PROXY of whoever started the node takes every callback, also those to loopback.
-            .no_proxy()
-            .http1_only()
-    }
 }
 
 /// Sends attempts over HTTP/1.1, with TLS where the URL says https. One is made per node: it holds all idle connections.
 #[derive(Clone, Debug)]
 pub struct HttpDeliver {
-    client: Client,
+    clients: Arc<Clients>,
 }
 
 impl HttpDeliver {
-    /// Builds the client; this reads the machine's root certificates and takes some milliseconds.
+    /// Builds the clients; this reads the machine's root certificates and takes some milliseconds.
     ///
     /// A machine without root certificates is warned about, not refused: its http targets work, and its https targets fail
     /// unless `extra_roots_pem` covers them.
-    pub fn new(options: &DeliverOptions) -> Result<Self, DeliverBuildError> {
+    pub fn new(
+        options: &DeliverOptions,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Result<Self, DeliverBuildError> {
         options.validate()?;
-        let roots = options.extra_roots()?;
-        // An error means that the process has a provider already, and then that one is used.
-        let _ = rustls::crypto::ring::default_provider().install_default();
-        let with_machine_roots = options.builder().tls_certs_merge(roots.clone()).build();
-        let client = match with_machine_roots {
-            Ok(client) => client,
-            Err(error) => {
-                let client = options.builder().tls_certs_only(roots).build();
-                let client = client.map_err(|error| match options.extra_roots_pem {
-                    Some(_) => DeliverBuildError::ExtraRoots(Some(error)),
-                    None => DeliverBuildError::Client(error),
-                })?;
-                tracing::warn!(
-                    error = %chain(&error),
-                    "no root certificates on this machine: callbacks to https fail; install ca-certificates or set SSL_CERT_FILE"
-                );
-                client
-            }
-        };
-        Ok(Self { client })
+        let clients = Arc::new(Clients::new(options, clock, entropy)?);
+        Ok(Self { clients })
     }
 }
 
 impl Deliver for HttpDeliver {
-    fn deliver(&self, attempt: Attempt) -> Delivery {
-        Box::pin(send(self.client.clone(), attempt))
+    fn deliver(&self, attempt: Attempt, may_send: MaySend) -> Delivery {
+        Box::pin(send(Arc::clone(&self.clients), attempt, may_send))
     }
 }
 
-async fn send(client: Client, attempt: Attempt) -> Answer {
+async fn send(clients: Arc<Clients>, attempt: Attempt, may_send: MaySend) -> Delivered {
     let now_ms = attempt.now_ms;
     let fire_id = attempt.fire_id;
-    let Some(request) = request(attempt) else {
-        let kind = NoAnswer::BadUrl;
-        return Answer::None { kind };
+    let look = LastLook::new(may_send);
+    let client = if attempt.needs_own_connection {
+        clients.fresh()
+    } else {
+        clients.kept()
+    };
+    // A body without a byte is never asked for: this look is the last one then.
+    if attempt.body.is_empty() && !look.ask() {
+        return Delivered::Withdrawn;
+    }
+    let Some(request) = request(attempt, look.clone()) else {
+        return Delivered::Ended {
+            answer: Answer::None { kind: NoAnswer::BadUrl },
+            is_sent: false,
+        };
     };
     match client.execute(request).await {
         Ok(response) => {
             let answer = summary(&response, now_ms);
             // The target has spoken: whatever becomes of the body, this is its answer.
             read_and_drop(response).await;
-            answer
+            Delivered::Ended { answer, is_sent: true }
         }
+        Err(_) if look.is_refused() => Delivered::Withdrawn,
         Err(error) => {
-            let kind = no_answer(&error);
-            tracing::debug!(%fire_id, ?kind, error = %chain(&error.without_url()), "an attempt had no answer");
-            Answer::None { kind }
+            let failed = failure(&error, look.is_sent());
+            tracing::debug!(%fire_id, ?failed, error = %chain(&error.without_url()), "an attempt had no answer");
+            failed
         }
     }
 }
 
 /// `None` if the URL cannot be called.
-fn request(attempt: Attempt) -> Option<Request> {
+fn request(attempt: Attempt, look: LastLook) -> Option<Request> {
     let url = Url::parse(&attempt.url).ok()?;
     if !is_callable(&url) {
         return None;
     }
     let mut request = Request::new(Method::POST, url);
     *request.headers_mut() = callback_headers(&attempt);
-    *request.body_mut() = Some(attempt.body.into());
+    if attempt.needs_own_connection {
+        request
+            .headers_mut()
+            .insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    *request.body_mut() = Some(Body::wrap(LookedAt::new(attempt.body, look)));
     Some(request)
 }
 
@@ -240,6 +272,8 @@ fn chain(error: &dyn std::error::Error) -> String {
     text
 }
 
+#[cfg(test)]
+mod connection_tests;
 #[cfg(test)]
 mod hostile_target;
 #[cfg(test)]

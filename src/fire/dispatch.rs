@@ -76,6 +76,8 @@ pub struct Dispatcher(Arc<Inner>);
 
 struct Inner {
     parts: Parts,
+    /// When this dispatcher was made, by the monotonic clock.
+    started_ms: u64,
     queues: Mutex<Queues<Target, Queued>>,
     /// Fires that are being made or reported.
     active: watch::Sender<usize>,
@@ -87,8 +89,10 @@ impl Dispatcher {
     /// A dispatcher with nothing queued.
     pub fn new(parts: Parts) -> Self {
         let queues = Mutex::new(Queues::new(parts.limits));
+        let started_ms = parts.clock.monotonic_ms();
         Self(Arc::new(Inner {
             parts,
+            started_ms,
             queues,
             active: watch::Sender::new(0),
             is_stopping: AtomicBool::new(false),

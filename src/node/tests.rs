@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 use super::*;
 use crate::clock::SystemClock;
 use crate::core::retry::{Answer, NoAnswer, RetryPolicy};
-use crate::core::task::{Delivery, Life, Schedule};
-use crate::fire::deliver::{Attempt, Deliver};
+use crate::core::task::{self, Life, Schedule};
+use crate::fire::deliver::{Attempt, Deliver, Delivered, Delivery, MaySend};
 use crate::id::{GroupCount, TaskId};
 use crate::router::{NewTask, QueryError, Tasks};
 
@@ -28,9 +28,12 @@ struct Targets {
 }
 
 impl Deliver for Arc<Targets> {
-    fn deliver(&self, attempt: Attempt) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> {
+    fn deliver(&self, attempt: Attempt, may_send: MaySend) -> Delivery {
         let targets = self.clone();
         Box::pin(async move {
+            if !may_send() {
+                return Delivered::Withdrawn;
+            }
             let now_ms = targets.clock.wall_ms();
             let path = attempt.url.rsplit('/').next().unwrap_or_default().to_owned();
             let number = attempt.attempt;
@@ -40,7 +43,7 @@ impl Deliver for Arc<Targets> {
                 code,
                 retry_after_ms: None,
             };
-            match path.as_str() {
+            let answer = match path.as_str() {
                 "hang" => {
                     targets.hanging.fetch_add(1, Ordering::SeqCst);
                     std::future::pending().await
@@ -49,7 +52,8 @@ impl Deliver for Arc<Targets> {
                 "second" if number == 1 => Answer::None { kind: NoAnswer::Reset },
                 "never" => status(500),
                 _ => status(200),
-            }
+            };
+            Delivered::Ended { answer, is_sent: true }
         })
     }
 }
@@ -118,7 +122,7 @@ impl Fixture {
             first_due_ms: at_ms,
             url: format!("http://{path}.test/{path}"),
             body: format!("{{\"id\":\"{id}\"}}").into_bytes(),
-            delivery: Delivery::AtLeastOnce,
+            delivery: task::Delivery::AtLeastOnce,
         }
     }
 

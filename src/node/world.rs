@@ -116,12 +116,13 @@ impl World<TcpListener> {
             entropy,
             metrics,
         } = basics.clone();
-        let deliver = HttpDeliver::new(&DeliverOptions {
+        let options = DeliverOptions {
             timeout_ms: config.fire.timeout_ms,
             connect_timeout_ms: config.fire.connect_timeout_ms,
             idle_per_target: (config.fire.in_flight_per_target_max as usize).min(IDLE_PER_TARGET_MAX),
             extra_roots_pem: None,
-        })?;
+        };
+        let deliver = HttpDeliver::new(&options, clock.clone(), entropy.clone())?;
         let data = Arc::new(DataDirectory::open(&config.data)?);
         if config.rejoin {
             if !data.may_be_set_aside() {

@@ -1,11 +1,14 @@
-//! What came back, in the terms of `core::retry`: the status, `Retry-After`, or why there is no status.
+//! What came back, in the terms of `core::retry`: the status, `Retry-After`, or why there is no status. And what is no attempt,
+//! since this node lacked the means.
 
 use std::error::Error;
 use std::io;
 
 use reqwest::Response;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
+use rustix::io::Errno;
 
+use super::{Delivered, LocalLimit};
 use crate::core::instant::http_date_ms;
 use crate::core::retry::{Answer, NoAnswer};
 use crate::limits::ANSWER_BYTES_MAX;
@@ -41,18 +44,64 @@ pub(super) async fn read_and_drop(mut response: Response) {
     }
 }
 
-/// Why an attempt ended without a status.
-pub(super) fn no_answer(error: &reqwest::Error) -> NoAnswer {
+/// What an attempt that ended without a status was. `is_sent`: a byte of it may have left.
+pub(super) fn failure(error: &reqwest::Error, is_sent: bool) -> Delivered {
+    if !is_sent && let Some(limit) = local_limit(error) {
+        return Delivered::NotTried(limit);
+    }
+    let kind = if is_sent {
+        after_sending(error)
+    } else {
+        before_sending(error)
+    };
+    let answer = Answer::None { kind };
+    Delivered::Ended { answer, is_sent }
+}
+
+/// What this node lacked, if it was that.
+fn local_limit(error: &reqwest::Error) -> Option<LocalLimit> {
+    let code = io_errors(error).find_map(io::Error::raw_os_error)?;
+    Some(match Errno::from_raw_os_error(code) {
+        Errno::MFILE | Errno::NFILE => LocalLimit::Files,
+        Errno::NOBUFS | Errno::NOMEM => LocalLimit::Memory,
+        Errno::ADDRNOTAVAIL => LocalLimit::Ports,
+        Errno::NETUNREACH | Errno::NETDOWN => LocalLimit::Route,
+        _ => return None,
+    })
+}
+
+fn before_sending(error: &reqwest::Error) -> NoAnswer {
+    use io::ErrorKind::{ConnectionAborted, ConnectionRefused, ConnectionReset, HostUnreachable, UnexpectedEof};
     if error.is_builder() {
         // Such as a host that a URL can hold and a request cannot.
-        NoAnswer::BadUrl
-    } else if error.is_connect() {
-        // Before timeout: a connection that took too long was never a request.
-        NoAnswer::Connect
-    } else if error.is_timeout() {
+        return NoAnswer::BadUrl;
+    }
+    if error.is_dns() {
+        return NoAnswer::Dns;
+    }
+    if error.is_timeout() {
+        return NoAnswer::ConnectTimeout;
+    }
+    if causes(error).any(<dyn Error + 'static>::is::<rustls::Error>) {
+        return NoAnswer::Tls;
+    }
+    match io_errors(error).last().map(io::Error::kind) {
+        Some(ConnectionRefused) => NoAnswer::Refused,
+        Some(HostUnreachable) => NoAnswer::Unreachable,
+        Some(ConnectionReset | ConnectionAborted) => NoAnswer::Reset,
+        // TCP alone ends in none of these: the target has hung up on the handshake.
+        Some(UnexpectedEof) => NoAnswer::Tls,
+        _ => NoAnswer::Connect,
+    }
+}
+
+fn after_sending(error: &reqwest::Error) -> NoAnswer {
+    if error.is_timeout() {
         NoAnswer::Timeout
     } else if is_closed(error) {
         NoAnswer::Reset
+    } else if hyper_errors(error).any(hyper::Error::is_parse) {
+        NoAnswer::BadAnswer
     } else {
         NoAnswer::Other
     }
@@ -60,25 +109,34 @@ pub(super) fn no_answer(error: &reqwest::Error) -> NoAnswer {
 
 /// Whether a cause is that the target closed the connection, in order or not.
 fn is_closed(error: &reqwest::Error) -> bool {
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        if let Some(error) = error.downcast_ref::<hyper::Error>()
-            && (error.is_incomplete_message() || error.is_canceled() || error.is_closed())
-        {
-            return true;
+    use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
+    let is_over = |error: &hyper::Error| error.is_incomplete_message() || error.is_canceled() || error.is_closed();
+    let is_cut = |error: &io::Error| {
+        matches!(
+            error.kind(),
+            BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
+        )
+    };
+    hyper_errors(error).any(is_over) || io_errors(error).any(is_cut)
+}
+
+/// Every error behind this one. What stands inside of an I/O error is a cause as well, which `source` leaves out.
+fn causes(error: &reqwest::Error) -> impl Iterator<Item = &(dyn Error + 'static)> {
+    std::iter::successors(error.source(), |error: &&(dyn Error + 'static)| {
+        let inner = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        match inner {
+            Some(inner) => Some(inner as &(dyn Error + 'static)),
+            None => (*error).source(),
         }
-        if let Some(error) = error.downcast_ref::<io::Error>() {
-            use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, UnexpectedEof};
-            if matches!(
-                error.kind(),
-                BrokenPipe | ConnectionAborted | ConnectionReset | UnexpectedEof
-            ) {
-                return true;
-            }
-        }
-        cause = error.source();
-    }
-    false
+    })
+}
+
+fn hyper_errors(error: &reqwest::Error) -> impl Iterator<Item = &hyper::Error> {
+    causes(error).filter_map(|error| error.downcast_ref())
+}
+
+fn io_errors(error: &reqwest::Error) -> impl Iterator<Item = &io::Error> {
+    causes(error).filter_map(|error| error.downcast_ref())
 }
 
 #[cfg(test)]

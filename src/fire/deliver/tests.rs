@@ -1,13 +1,16 @@
 //! What is sent, and how everything that a target can do is classified.
 
 use std::process::Command;
+use std::time::Duration;
 
 use super::hostile_target::HostileTarget;
 use super::*;
+use crate::clock::SystemClock;
+use crate::entropy::SystemEntropy;
 
 const NOW_MS: u64 = 1_772_323_230_456;
 
-fn attempt(url: Arc<str>) -> Attempt {
+pub(super) fn attempt(url: Arc<str>) -> Attempt {
     let task_id = TaskId::parse("order-1").expect("an id");
     let due_ms = 1_772_323_200_000;
     Attempt {
@@ -20,11 +23,17 @@ fn attempt(url: Arc<str>) -> Attempt {
         run: 3,
         generation: 4,
         now_ms: NOW_MS,
+        needs_own_connection: false,
     }
 }
 
-fn deliver(connect_timeout_ms: u64, timeout_ms: u64) -> HttpDeliver {
-    HttpDeliver::new(&DeliverOptions {
+pub(super) fn made(options: &DeliverOptions) -> Result<HttpDeliver, DeliverBuildError> {
+    let (clock, entropy) = (SystemClock::default(), SystemEntropy::default());
+    HttpDeliver::new(options, Arc::new(clock), Arc::new(entropy))
+}
+
+pub(super) fn deliver(connect_timeout_ms: u64, timeout_ms: u64) -> HttpDeliver {
+    made(&DeliverOptions {
         connect_timeout_ms,
         timeout_ms,
         ..DeliverOptions::default()
@@ -33,7 +42,7 @@ fn deliver(connect_timeout_ms: u64, timeout_ms: u64) -> HttpDeliver {
 }
 
 /// With time enough for anything that answers.
-fn patient() -> HttpDeliver {
+pub(super) fn patient() -> HttpDeliver {
     deliver(10_000, 30_000)
 }
 
@@ -41,7 +50,7 @@ fn hasty() -> HttpDeliver {
     deliver(1_000, 1_000)
 }
 
-fn status(code: u16) -> Answer {
+pub(super) fn status(code: u16) -> Answer {
     Answer::Status {
         code,
         retry_after_ms: None,
@@ -52,21 +61,33 @@ fn none(kind: NoAnswer) -> Answer {
     Answer::None { kind }
 }
 
-/// Makes one attempt; that it ends at all is part of every test.
-async fn answer_of(deliver: &HttpDeliver, url: Arc<str>) -> Answer {
-    let delivery = deliver.deliver(attempt(url));
+/// Makes one attempt, which nothing stops; that it ends at all is part of every test.
+pub(super) async fn delivered(deliver: &HttpDeliver, attempt: Attempt) -> Delivered {
+    let delivery = deliver.deliver(attempt, Box::new(|| true));
     tokio::time::timeout(Duration::from_mins(1), delivery)
         .await
         .expect("an attempt ends within its time")
+}
+
+async fn answer_of(deliver: &HttpDeliver, url: Arc<str>) -> Answer {
+    sent(deliver, attempt(url)).await
+}
+
+/// The answer to one attempt.
+pub(super) async fn sent(deliver: &HttpDeliver, attempt: Attempt) -> Answer {
+    match delivered(deliver, attempt).await {
+        Delivered::Ended { answer, .. } => answer,
+        other => panic!("{other:?}"),
+    }
 }
 
 #[tokio::test]
 async fn a_target_is_sent_every_header_and_the_body_byte_for_byte() {
     let target = HostileTarget::start().await;
     let body = "{\"b\": 1,\n \"a\" :18446744073709551617, \"ü\":\"\\u0000 \u{1f600}\"}  ";
-    let mut sent = attempt(target.url("/status/200?x=%20y&z=ä#fragment"));
-    sent.body = Bytes::from(body);
-    assert_eq!(patient().deliver(sent).await, status(200));
+    let mut request = attempt(target.url("/status/200?x=%20y&z=ä#fragment"));
+    request.body = Bytes::from(body);
+    assert_eq!(sent(&patient(), request).await, status(200));
     let seen = target.seen();
     assert_eq!(seen.len(), 1);
     assert_eq!(seen[0].request_line, "POST /status/200?x=%20y&z=%C3%A4 HTTP/1.1");
@@ -98,9 +119,9 @@ async fn a_target_is_sent_every_header_and_the_body_byte_for_byte() {
 async fn the_largest_body_arrives_whole() {
     let target = HostileTarget::start().await;
     let body: Vec<u8> = (0..=u8::MAX).cycle().take(crate::limits::BODY_BYTES_MAX).collect();
-    let mut sent = attempt(target.url("/204"));
-    sent.body = Bytes::from(body.clone());
-    assert_eq!(patient().deliver(sent).await, status(204));
+    let mut request = attempt(target.url("/204"));
+    request.body = Bytes::from(body.clone());
+    assert_eq!(sent(&patient(), request).await, status(204));
     assert_eq!(target.seen()[0].body, body);
 }
 
@@ -169,7 +190,7 @@ async fn a_status_counts_whatever_becomes_of_the_body() {
     let target = HostileTarget::start().await;
     assert_eq!(answer_of(&hasty(), target.url("/drip-body")).await, status(200));
     let deliver = patient();
-    for path in ["/half-body", "/huge", "/endless"] {
+    for path in ["/half-body", "/huge", "/endless", "/bad-chunks", "/reset-body"] {
         assert_eq!(answer_of(&deliver, target.url(path)).await, status(200), "{path}");
     }
     // What the sockets' buffers take, and no more: 2 GiB were on offer.
@@ -177,13 +198,22 @@ async fn a_status_counts_whatever_becomes_of_the_body() {
 }
 
 #[tokio::test]
-async fn what_is_not_an_http_answer_is_other() {
+async fn a_status_counts_whatever_the_headers_are() {
+    let target = HostileTarget::start().await;
+    let deliver = patient();
+    for (path, code) in [("/200-headers", 200), ("/folded", 200), ("/bad-headers", 201)] {
+        assert_eq!(answer_of(&deliver, target.url(path)).await, status(code), "{path}");
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_an_http_answer_is_told_as_that() {
     let target = HostileTarget::start().await;
     let deliver = patient();
     for path in ["/headers", "/not-http"] {
         assert_eq!(
             answer_of(&deliver, target.url(path)).await,
-            none(NoAnswer::Other),
+            none(NoAnswer::BadAnswer),
             "{path}"
         );
     }
@@ -196,11 +226,11 @@ async fn a_target_that_is_not_there_is_no_connection() {
     drop(gone);
     let deliver = patient();
     let refused = answer_of(&deliver, format!("http://{address}/").into()).await;
-    assert_eq!(refused, none(NoAnswer::Connect));
+    assert_eq!(refused, none(NoAnswer::Refused));
     // A label longer than DNS has them: no resolver needs to be asked.
     let name = "x".repeat(64);
     let unknown = answer_of(&deliver, format!("http://{name}.invalid/").into()).await;
-    assert_eq!(unknown, none(NoAnswer::Connect));
+    assert_eq!(unknown, none(NoAnswer::Dns));
 }
 
 #[tokio::test]
@@ -209,7 +239,7 @@ async fn a_handshake_that_never_ends_is_no_connection() {
     let silent = std::net::TcpListener::bind("127.0.0.1:0").expect("a free port");
     let address = silent.local_addr().expect("bound");
     let answer = answer_of(&deliver(200, 30_000), format!("https://{address}/").into()).await;
-    assert_eq!(answer, none(NoAnswer::Connect));
+    assert_eq!(answer, none(NoAnswer::ConnectTimeout));
 }
 
 #[tokio::test]
@@ -254,7 +284,7 @@ async fn one_connection_serves_many_attempts_unless_an_answer_spoilt_it() {
 
 #[test]
 fn options_out_of_bounds_are_refused_by_name() {
-    let message = |options: DeliverOptions| HttpDeliver::new(&options).expect_err("refused").to_string();
+    let message = |options: DeliverOptions| made(&options).expect_err("refused").to_string();
     let good = DeliverOptions::default;
     let zero = DeliverOptions {
         timeout_ms: 0,
@@ -290,8 +320,14 @@ fn options_out_of_bounds_are_refused_by_name() {
 /// Runs one test of this binary once more, in a process whose environment is `variables`' besides; its own part is where
 /// the variable `marker` is set.
 fn run_in_child(test: &str, marker: &str, variables: &[(&str, &str)]) {
+    run_in_shell("exec \"$@\"", test, marker, variables);
+}
+
+/// The same, begun by this shell script.
+pub(super) fn run_in_shell(script: &str, test: &str, marker: &str, variables: &[(&str, &str)]) {
     let program = std::env::current_exe().expect("the test binary");
-    let mut command = Command::new(program);
+    let mut command = Command::new("sh");
+    command.args(["-c", script, "sh"]).arg(program);
     command.args(["--exact", test, "--nocapture"]).env(marker, "1");
     for name in ["NO_PROXY", "no_proxy", "REQUEST_METHOD"] {
         command.env_remove(name);

@@ -9,6 +9,7 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::{ServerConfig, ServerConnection, StreamOwned};
 
+use super::tests::{delivered, made};
 use super::*;
 
 /// Signed the target's certificate. Made with openssl for these tests alone, good until 2126; its key was thrown away.
@@ -48,6 +49,11 @@ rBdHLK+IQv6yVVL2YCwCdQurpZqhRANCAAR40qCCdTmQCUvXnvemaAprOzQ1b5/B
 +K2JS6XUbuClWXMO4BKJm2v2DugC5xlEXNniOP6B8fxOj2fxghVIXAL+
 -----END PRIVATE KEY-----
 ";
+
+const REFUSED_CERTIFICATE: Delivered = Delivered::Ended {
+    answer: Answer::None { kind: NoAnswer::Tls },
+    is_sent: false,
+};
 
 /// Accepts one connection, answers one request with 200, and gives the request back; `None` if TLS failed.
 fn target() -> (SocketAddr, JoinHandle<Option<String>>) {
@@ -90,11 +96,12 @@ fn attempt(url: String) -> Attempt {
         run: 1,
         generation: 1,
         now_ms: 0,
+        needs_own_connection: false,
     }
 }
 
 fn trusting(extra_roots_pem: Option<&str>) -> HttpDeliver {
-    HttpDeliver::new(&DeliverOptions {
+    made(&DeliverOptions {
         extra_roots_pem: extra_roots_pem.map(Into::into),
         ..DeliverOptions::default()
     })
@@ -106,10 +113,13 @@ async fn https_works_to_a_target_whose_certificate_is_trusted() {
     for host in ["localhost", "127.0.0.1"] {
         let (address, serving) = target();
         let url = format!("https://{host}:{}/x", address.port());
-        let answer = trusting(Some(ROOT_PEM)).deliver(attempt(url)).await;
-        let expected = Answer::Status {
-            code: 200,
-            retry_after_ms: None,
+        let answer = delivered(&trusting(Some(ROOT_PEM)), attempt(url)).await;
+        let expected = Delivered::Ended {
+            answer: Answer::Status {
+                code: 200,
+                retry_after_ms: None,
+            },
+            is_sent: true,
         };
         assert_eq!(answer, expected, "{host}");
         let request = serving.join().expect("no panic").expect("a request");
@@ -121,9 +131,8 @@ async fn https_works_to_a_target_whose_certificate_is_trusted() {
 async fn a_certificate_of_nobody_trusted_is_no_connection() {
     let (address, serving) = target();
     let url = format!("https://localhost:{}/x", address.port());
-    let answer = trusting(None).deliver(attempt(url)).await;
-    let kind = NoAnswer::Connect;
-    assert_eq!(answer, Answer::None { kind });
+    let answer = delivered(&trusting(None), attempt(url)).await;
+    assert_eq!(answer, REFUSED_CERTIFICATE);
     assert_eq!(serving.join().expect("no panic"), None, "nothing was sent");
 }
 
@@ -132,8 +141,7 @@ async fn a_certificate_for_another_name_is_no_connection() {
     let (address, serving) = target();
     // An address of loopback that the certificate does not name, on which the kernel answers all the same.
     let url = format!("https://[::ffff:127.0.0.1]:{}/x", address.port());
-    let answer = trusting(Some(ROOT_PEM)).deliver(attempt(url)).await;
-    let kind = NoAnswer::Connect;
-    assert_eq!(answer, Answer::None { kind });
+    let answer = delivered(&trusting(Some(ROOT_PEM)), attempt(url)).await;
+    assert_eq!(answer, REFUSED_CERTIFICATE);
     assert_eq!(serving.join().expect("no panic"), None, "nothing was sent");
 }

@@ -7,19 +7,26 @@ use std::time::Duration;
 
 use bytes::Bytes;
 
-use super::{Dispatcher, Queued};
+use super::{Dispatcher, Queued, SECOND_LOOK_MS};
 use crate::core::command::{AttemptResult, Settle};
 use crate::core::due::{DueAttempt, due_attempts};
 use crate::core::machine::{self, DueEntry, View};
 use crate::core::retry::{Answer, NoAnswer};
 use crate::core::task::{Delivery, TaskSpec, TaskState};
-use crate::fire::deliver::Attempt;
+use crate::fire::deliver::{Attempt, Delivered, LocalLimit, MaySend};
 use crate::id::{FireId, TaskId};
 use crate::metrics::AnswerClass;
 use crate::raft::Group;
 
 /// How often a leader that has claimed a fire looks whether it may make the attempt.
 const CLAIMED_LOOK: Duration = Duration::from_millis(50);
+
+/// Pause before a claimed fire is tried again that this node had no means to try.
+const LOCAL_LIMIT_PAUSE: Duration = Duration::from_millis(SECOND_LOOK_MS);
+
+/// How long a missing route or port is taken to be this node's own trouble, in milliseconds: from then on it counts as a failed
+/// attempt, so that a target that no route leads to does not stay open for ever.
+const LOCAL_GRACE_MS: u64 = 60_000;
 
 impl Dispatcher {
     /// Makes the attempts that are due, one after the other: attempts of one task never overlap.
@@ -50,8 +57,8 @@ impl Dispatcher {
             state,
         };
         for attempt in due {
-            match self.admit(group, fire, &task, attempt).await {
-                Ok(now_ms) => made.settles.push(self.attempt(fire, &task, attempt, now_ms).await),
+            match self.attempt(group, fire, &task, attempt).await {
+                Ok(settle) => made.settles.push(settle),
                 Err(then) => {
                     made.then = then;
                     break;
@@ -74,21 +81,29 @@ impl Dispatcher {
         if self.0.is_stopping.load(Ordering::SeqCst) {
             return Err(Then::Nothing);
         }
-        let now_ms = self.gate(fire, &task.state, attempt, || group.may_fire())?;
+        let now_ms = self
+            .look(fire, attempt, || group.may_fire())
+            .map_err(|hindrance| hindrance.then(&task.state))?;
         if !task.is_once {
             return Ok(now_ms);
         }
         if !self.claim(group, fire, &task.state, attempt, now_ms).await {
             return Err(Then::SecondLook);
         }
+        self.admit_claimed(group, fire, attempt).await
+    }
+
+    /// The same for what this leadership has claimed: it waits until the attempt may be made, since nobody else may make it.
+    async fn admit_claimed(&self, group: &Group, fire: Queued, attempt: DueAttempt) -> Result<u64, Then> {
         loop {
             // Who hands over waits for this fire, which is counted: that must not keep it from what it has claimed.
-            match self.gate(fire, &task.state, attempt, || group.may_act()) {
-                // The round took longer than the lease, or the clock is in doubt for a moment: nobody else may make it.
-                Err(Then::SecondLook) => tokio::time::sleep(CLAIMED_LOOK).await,
+            match self.look(fire, attempt, || group.may_act()) {
+                Ok(now_ms) => return Ok(now_ms),
+                Err(Hindrance::Ended) => return Err(Then::Nothing),
+                // The round took longer than the lease, or the clock is in doubt for a moment.
+                Err(Hindrance::Unsure) => tokio::time::sleep(CLAIMED_LOOK).await,
                 // Its entries are not those of the state that was read: it is claimed.
-                Err(Then::PutBack(_)) => return Err(Then::SecondLook),
-                other => return other,
+                Err(Hindrance::Early) => return Err(Then::SecondLook),
             }
         }
     }
@@ -98,30 +113,83 @@ impl Dispatcher {
         window.with(|window| window.may_start(fire.key, fire.generation)) == Some(true)
     }
 
-    fn gate(
-        &self,
-        fire: Queued,
-        state: &TaskState,
-        attempt: DueAttempt,
-        may_lead: impl Fn() -> bool,
-    ) -> Result<u64, Then> {
+    /// Whether an attempt may be made now, and what time it is.
+    fn look(&self, fire: Queued, attempt: DueAttempt, may_lead: impl Fn() -> bool) -> Result<u64, Hindrance> {
         if !self.may_start(fire) {
-            return Err(Then::Nothing);
+            return Err(Hindrance::Ended);
         }
-        let now_ms = self.0.parts.steady.wall_ms().ok_or(Then::SecondLook)?;
-        if now_ms < attempt.due_ms {
-            return Err(put_back(state));
+        let now_ms = self.0.parts.steady.wall_ms().ok_or(Hindrance::Unsure)?;
+        if now_ms < attempt.not_before_ms {
+            return Err(Hindrance::Early);
         }
         // Last of all: without the lease another node may be firing this task already.
-        if may_lead() { Ok(now_ms) } else { Err(Then::SecondLook) }
+        if may_lead() { Ok(now_ms) } else { Err(Hindrance::Unsure) }
     }
 
-    /// Makes one attempt.
-    async fn attempt(&self, fire: Queued, task: &Fired, attempt: DueAttempt, now_ms: u64) -> Settle {
+    /// The same look, once more, directly before the first byte: connecting may have taken seconds.
+    fn may_send(&self, group: &Group, fire: Queued, task: &Fired, attempt: DueAttempt) -> MaySend {
+        let (dispatcher, group, is_once) = (self.clone(), group.clone(), task.is_once);
+        Box::new(move || {
+            // What is claimed is attempted also by who stops or hands over: nobody else will.
+            let may_lead = || {
+                if is_once {
+                    group.may_act()
+                } else {
+                    !dispatcher.0.is_stopping.load(Ordering::SeqCst) && group.may_fire()
+                }
+            };
+            dispatcher.look(fire, attempt, may_lead).is_ok()
+        })
+    }
+
+    /// Makes one attempt, if it may be made: what is to be recorded of it, or what becomes of the task instead.
+    async fn attempt(&self, group: &Group, fire: Queued, task: &Fired, attempt: DueAttempt) -> Result<Settle, Then> {
+        let mut now_ms = self.admit(group, fire, task, attempt).await?;
+        loop {
+            let began = self.0.parts.clock.monotonic();
+            let may_send = self.may_send(group, fire, task, attempt);
+            match self.deliver(fire, task, attempt, now_ms, may_send).await {
+                Delivered::Ended { answer, .. } => {
+                    let parts = &self.0.parts;
+                    parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
+                    parts.metrics.inc_attempt_answer(class(&answer));
+                    // Not what the wall clock shows: it may have jumped meanwhile.
+                    let took = parts.clock.monotonic().saturating_sub(began);
+                    let at_ms = now_ms + u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+                    return Ok(self.settle(fire, task, attempt, &answer, at_ms));
+                }
+                Delivered::NotTried(limit) => {
+                    tracing::debug!(
+                        task = task.id.as_str(),
+                        limit = limit.name(),
+                        "this node had no means for an attempt"
+                    );
+                    if !task.is_once {
+                        return Err(Then::SecondLook);
+                    }
+                    tokio::time::sleep(LOCAL_LIMIT_PAUSE).await;
+                }
+                Delivered::Withdrawn if task.is_once => {}
+                Delivered::Withdrawn => {
+                    let hindrance = self.look(fire, attempt, || group.may_fire()).err();
+                    return Err(hindrance.unwrap_or(Hindrance::Unsure).then(&task.state));
+                }
+            }
+            now_ms = self.admit_claimed(group, fire, attempt).await?;
+        }
+    }
+
+    /// What came of an attempt. A missing port or route is the target's after a while, and not this node's.
+    async fn deliver(
+        &self,
+        fire: Queued,
+        task: &Fired,
+        attempt: DueAttempt,
+        now_ms: u64,
+        may_send: MaySend,
+    ) -> Delivered {
         let parts = &self.0.parts;
-        parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
-        let began = parts.clock.monotonic();
-        let answer = parts.deliver.deliver(Attempt {
+        let request = Attempt {
             url: task.url.clone(),
             body: task.body.clone(),
             task_id: task.id.clone(),
@@ -131,13 +199,21 @@ impl Dispatcher {
             run: attempt.run,
             generation: fire.generation,
             now_ms,
-        });
-        let answer = answer.await;
-        parts.metrics.inc_attempt_answer(class(&answer));
-        // Not what the wall clock shows: it may have jumped meanwhile.
-        let took = parts.clock.monotonic().saturating_sub(began);
-        let at_ms = now_ms + u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-        self.settle(fire, task, attempt, &answer, at_ms)
+            needs_own_connection: task.is_once || attempt.attempt > 1,
+        };
+        let delivered = parts.deliver.deliver(request, may_send).await;
+        let waited_ms = (now_ms - attempt.not_before_ms).min(parts.clock.monotonic_ms() - self.0.started_ms);
+        match delivered {
+            Delivered::NotTried(LocalLimit::Ports | LocalLimit::Route) if waited_ms >= LOCAL_GRACE_MS => {
+                Delivered::Ended {
+                    answer: Answer::None {
+                        kind: NoAnswer::Unreachable,
+                    },
+                    is_sent: false,
+                }
+            }
+            other => other,
+        }
     }
 
     /// Reads the task; `None` if it owes nothing, which is so when it was deleted or settled meanwhile.
@@ -199,6 +275,27 @@ pub(super) enum Then {
     SecondLook,
 }
 
+/// Why an attempt may not be made now.
+enum Hindrance {
+    /// It is not this leadership's any more, or was deleted or updated.
+    Ended,
+    /// Its instant has not come.
+    Early,
+    /// This node does not know the time, or whether it leads, or hands over.
+    Unsure,
+}
+
+impl Hindrance {
+    /// What becomes of the task, of which nothing is claimed.
+    fn then(self, state: &TaskState) -> Then {
+        match self {
+            Self::Ended => Then::Nothing,
+            Self::Early => put_back(state),
+            Self::Unsure => Then::SecondLook,
+        }
+    }
+}
+
 /// All entries of the task, whichever of them it was taken for.
 fn put_back(state: &TaskState) -> Then {
     let target = state.target;
@@ -213,15 +310,16 @@ fn put_back(state: &TaskState) -> Then {
 fn class(answer: &Answer) -> AnswerClass {
     match answer {
         Answer::Status { code, .. } => AnswerClass::of_status(*code),
-        Answer::None {
-            kind: NoAnswer::Connect,
-        } => AnswerClass::Connect,
-        Answer::None {
-            kind: NoAnswer::Timeout,
-        } => AnswerClass::Timeout,
-        Answer::None { kind: NoAnswer::Reset } => AnswerClass::Reset,
-        Answer::None {
-            kind: NoAnswer::BadUrl | NoAnswer::Other,
-        } => AnswerClass::Other,
+        Answer::None { kind } => match kind {
+            NoAnswer::Dns
+            | NoAnswer::Refused
+            | NoAnswer::Unreachable
+            | NoAnswer::Tls
+            | NoAnswer::ConnectTimeout
+            | NoAnswer::Connect => AnswerClass::Connect,
+            NoAnswer::Timeout => AnswerClass::Timeout,
+            NoAnswer::Reset => AnswerClass::Reset,
+            NoAnswer::BadUrl | NoAnswer::BadAnswer | NoAnswer::Other => AnswerClass::Other,
+        },
     }
 }

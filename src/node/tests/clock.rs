@@ -3,7 +3,7 @@
 use std::sync::atomic::AtomicI64;
 
 use super::*;
-use crate::core::task::{Delivery, Verdict};
+use crate::core::task::Verdict;
 
 const MINUTE_MS: u64 = 60_000;
 
@@ -29,9 +29,12 @@ struct Gate {
 }
 
 impl Deliver for Arc<Gate> {
-    fn deliver(&self, attempt: Attempt) -> std::pin::Pin<Box<dyn Future<Output = Answer> + Send>> {
+    fn deliver(&self, attempt: Attempt, may_send: MaySend) -> Delivery {
         let gate = self.clone();
         Box::pin(async move {
+            if !may_send() {
+                return Delivered::Withdrawn;
+            }
             let is_first = {
                 let mut seen = gate.seen.lock();
                 seen.push((attempt.task_id.to_string(), attempt.now_ms - attempt.due_ms));
@@ -40,10 +43,11 @@ impl Deliver for Arc<Gate> {
             if is_first {
                 gate.open.notified().await;
             }
-            Answer::Status {
+            let answer = Answer::Status {
                 code: 200,
                 retry_after_ms: None,
-            }
+            };
+            Delivered::Ended { answer, is_sent: true }
         })
     }
 }
@@ -100,7 +104,7 @@ async fn a_crontab_task_that_missed_three_dues_fires_the_latest_and_records_two_
         first_due_ms: minute_ms,
         url: "http://ok.test/ok".to_owned(),
         body: b"{}".to_vec(),
-        delivery: Delivery::AtLeastOnce,
+        delivery: task::Delivery::AtLeastOnce,
     };
     Tasks::create(router.as_ref(), task).await.expect("stored");
     drop(router);

@@ -5,7 +5,7 @@ use crate::core::task::Verdict;
 
 fn once(fixture: &Fixture, id: &str, path: &str) -> NewTask {
     NewTask {
-        delivery: Delivery::AtMostOnce,
+        delivery: task::Delivery::AtMostOnce,
         ..fixture.task(id, 0, path)
     }
 }
