@@ -7,6 +7,7 @@
 mod files;
 mod kv;
 mod spools;
+mod work;
 
 use std::collections::BTreeMap;
 use std::io;
@@ -23,6 +24,7 @@ use files::FileData;
 use kv::Tables;
 pub use kv::{OnCommit, SimKv};
 use spools::SpoolData;
+pub use work::Workshop;
 
 /// A disk writes a sector whole or not at all.
 pub const SECTOR_BYTES: usize = 512;
@@ -50,6 +52,17 @@ struct Inner {
     cut_at: Option<u64>,
     is_cut: bool,
     received: u64,
+    copy: Option<Copy>,
+}
+
+/// A directory as it was.
+#[derive(Clone, Debug)]
+struct Copy {
+    identity: Option<Identity>,
+    peers: Vec<KnownPeer>,
+    files: BTreeMap<String, FileData>,
+    tables: Tables,
+    spools: BTreeMap<u16, SpoolData>,
 }
 
 /// What the disk does wrong.
@@ -72,6 +85,7 @@ pub struct Faults {
 pub struct Mount {
     disk: Disk,
     run: u64,
+    work: Arc<Workshop>,
 }
 
 fn gone() -> io::Error {
@@ -95,6 +109,7 @@ impl Disk {
             cut_at: None,
             is_cut: false,
             received: 0,
+            copy: None,
         })))
     }
 
@@ -104,9 +119,11 @@ impl Disk {
         inner.run += 1;
         inner.is_cut = false;
         inner.cut_at = None;
+        let work = Workshop::new(Dice::new(inner.dice.bits(), "work"));
         Mount {
             disk: self.clone(),
             run: inner.run,
+            work,
         }
     }
 
@@ -140,6 +157,32 @@ impl Disk {
         inner.durable_names.clear();
         inner.tables = Tables::default();
         inner.spools.clear();
+    }
+
+    /// Keeps a copy of everything, as it is.
+    pub fn copy(&self) {
+        let mut inner = self.0.lock();
+        let files = inner.files.iter();
+        inner.copy = Some(Copy {
+            identity: inner.identity.clone(),
+            peers: inner.peers.clone(),
+            files: files.map(|(name, file)| (name.clone(), file.lock().clone())).collect(),
+            tables: inner.tables.clone(),
+            spools: inner.spools.clone(),
+        });
+    }
+
+    /// Puts the copy in the place of everything, as an operator does with a backup. Nothing if there is none.
+    pub fn put_back(&self) {
+        let mut inner = self.0.lock();
+        let Some(copy) = inner.copy.clone() else { return };
+        let files = copy.files.into_iter();
+        inner.files = files.map(|(name, file)| (name, Arc::new(Mutex::new(file)))).collect();
+        inner.durable_names = inner.files.clone();
+        inner.identity = copy.identity;
+        inner.peers = copy.peers;
+        inner.tables = copy.tables;
+        inner.spools = copy.spools;
     }
 
     /// Sets what goes wrong.
@@ -208,6 +251,11 @@ impl Inner {
 }
 
 impl Mount {
+    /// The jobs of this run, and how long its runtime has blocked.
+    pub fn workshop(&self) -> Arc<Workshop> {
+        self.work.clone()
+    }
+
     /// How long the next sync takes.
     pub fn sync_time(&self) -> Duration {
         let mut inner = self.disk.0.lock();

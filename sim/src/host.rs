@@ -22,11 +22,12 @@ use xcron::store::kv::{ReadKv, Write};
 
 use crate::clock::{NodeClock, Skew, Timeline};
 use crate::dice::{Dice, SeededEntropy};
-use crate::disk::{Disk, Mount, SimKv};
+use crate::disk::{Disk, Faults, Mount, SimKv, Workshop};
+use crate::history::Violation;
 use crate::net::{self, Net};
 use crate::targets::Targets;
 use crate::world::STEP_US;
-use blocking::Slow;
+use blocking::Jobs;
 use log_runner::Turns;
 
 /// Port of the API on every node.
@@ -35,6 +36,9 @@ pub const API_PORT: u16 = 80;
 pub const PEER_PORT: u16 = 81;
 /// Segments of the log: small, so that there are many.
 const SEGMENT_BYTES: u64 = 1 << 20;
+
+/// Longest time that a runtime may block on a usual disk, in microseconds: a lease is six times as long.
+const BLOCKED_US_MAX: u64 = 100_000;
 
 /// How a process ended by itself: in order, or with what it said.
 pub type Ended = Result<(), String>;
@@ -55,8 +59,8 @@ pub struct Common {
     pub config: Config,
     /// Entries of a group between two snapshots.
     pub snapshot_entries: u64,
-    /// What nodes know.
-    pub secret: ClusterSecret,
+    /// What nodes know: in each step of a change of the secret.
+    pub secrets: [ClusterSecret; 4],
     /// Looks on at every commit.
     pub on_commit: LookOn,
     /// The beginning of the run on the monotonic clock.
@@ -73,8 +77,12 @@ pub struct Host {
     pub skew_ms: Skew,
     /// How fast its clocks run, in millionths: 1,000,000 is true.
     pub rate_ppm: u64,
+    /// Which step of a change of the secret its file has.
+    pub secret_step: usize,
     /// Its process stands still.
     pub is_paused: bool,
+    /// Its disk was bad, and what that has held up is not over; or it was told already.
+    is_excused: bool,
     common: Common,
     /// Runs of its process so far.
     runs: u64,
@@ -93,6 +101,17 @@ struct Process {
     own_us: u64,
     true_us: u64,
     shutdown: Option<oneshot::Sender<()>>,
+    work: Arc<Workshop>,
+    /// How long it still stands still, since its runtime has blocked, in microseconds.
+    blocked_us: u64,
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        // What is still at work on the disk finds it gone, and ends before the runtime does.
+        let _here = self.work.strands.driven_here();
+        self.work.strands.end_all();
+    }
 }
 
 impl Host {
@@ -103,7 +122,9 @@ impl Host {
             disk: Disk::new(Dice::new(common.seed, &format!("disk {index}"))),
             skew_ms: Arc::new(AtomicI64::new(0)),
             rate_ppm: 1_000_000,
+            secret_step: 0,
             is_paused: false,
+            is_excused: false,
             common,
             runs: 0,
             process: None,
@@ -141,6 +162,7 @@ impl Host {
         let timeline = Arc::<Timeline>::default();
         timeline.step(now_us, now_us, 0);
         let parts = self.parts(join, began, timeline.clone());
+        let work = parts.mount.workshop();
         let (ended, is_ready) = (self.ended.clone(), self.is_ready.clone());
         runtime.spawn(async move {
             let result = life(parts, is_ready, stopped).await;
@@ -154,6 +176,8 @@ impl Host {
             own_us: 0,
             true_us: now_us,
             shutdown: Some(shutdown),
+            work,
+            blocked_us: 0,
         });
     }
 
@@ -176,7 +200,7 @@ impl Host {
                 Arc::new(move |writes: &[Write], rows: &dyn ReadKv| on_commit(index, writes, rows)),
             ),
             net: common.net.join(index),
-            secret: common.secret.clone(),
+            secret: common.secrets[self.secret_step].clone(),
             entropy: Arc::new(SeededEntropy::new(Dice::new(common.seed, &what))),
             mount,
             clock,
@@ -214,6 +238,10 @@ impl Host {
             return None;
         }
         let process = self.process.as_mut()?;
+        if process.blocked_us >= STEP_US {
+            process.blocked_us -= STEP_US;
+            return None;
+        }
         // After a standstill its clocks jump, before anything else happens.
         let stood_us = until_us - STEP_US - process.true_us;
         process.own_us += own_us(stood_us, self.rate_ppm);
@@ -222,12 +250,21 @@ impl Host {
         process.own_us += own_us(STEP_US, self.rate_ppm);
         process.true_us = until_us;
         let until = process.began + Duration::from_micros(process.own_us);
-        process.runtime.block_on(async move {
-            if !jump.is_zero() {
-                advance(jump).await;
-            }
-            sleep_until(until).await;
-        });
+        {
+            let _here = process.work.strands.driven_here();
+            process.runtime.block_on(async move {
+                if !jump.is_zero() {
+                    advance(jump).await;
+                }
+                sleep_until(until).await;
+            });
+        }
+        assert!(
+            !process.work.strands.has_panicked(),
+            "a job of node {} has panicked",
+            self.index
+        );
+        process.blocked_us += process.work.take_blocked_us();
         if self.disk.is_cut() {
             self.lose_power();
             return Some(Err("the power was cut in the middle of a write".into()));
@@ -235,6 +272,28 @@ impl Host {
         let ended = self.ended.lock().clone()?;
         self.kill();
         Some(ended)
+    }
+}
+
+impl Host {
+    /// Whether its runtime has blocked for too long on a disk that works as usual. Told once for each time.
+    pub fn stands_still(&mut self, usual: Faults, now_us: u64) -> Option<Violation> {
+        let has_faults = self.disk.faults() != usual;
+        let blocked_us = self.process.as_ref().map_or(0, |process| process.blocked_us);
+        let is_long = blocked_us > BLOCKED_US_MAX;
+        let is_new = is_long && !self.is_excused && !has_faults;
+        // What a bad disk has held up is not over at once.
+        self.is_excused = has_faults || is_long || self.is_excused && blocked_us > STEP_US;
+        is_new.then(|| Violation {
+            invariant: "I28 no standstill",
+            task: None,
+            what: format!(
+                "{:.3} s: node {} blocks its runtime for {} ms: what takes so long must leave it",
+                crate::world::seconds(now_us),
+                self.index,
+                blocked_us / 1_000
+            ),
+        })
     }
 }
 
@@ -311,7 +370,7 @@ async fn life(parts: Parts, is_ready: Arc<AtomicBool>, stopped: oneshot::Receive
             },
             kv: Arc::new(kv),
             spools: Arc::new(mount.clone()),
-            blocking: Arc::new(Slow(mount.clone())),
+            blocking: Arc::new(Jobs(mount.clone())),
             view: entered.view,
             peers: entered.peers,
             home: Arc::new(mount),

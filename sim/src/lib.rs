@@ -19,6 +19,7 @@ pub mod oracle;
 pub mod os;
 pub mod scenarios;
 pub mod stage;
+pub mod strands;
 pub mod swarm;
 pub mod targets;
 pub mod workload;

@@ -1,5 +1,7 @@
 //! Faults, as the dice fall: which kinds there are in a run follows from the seed, so that runs differ in kind and not only in time.
 
+mod operations;
+
 use crate::dice::Dice;
 use crate::disk::Faults;
 use crate::net::{Link, Weather};
@@ -55,11 +57,23 @@ pub enum Kind {
     Wipe,
     /// A log is damaged at rest: its node refuses to start, and comes back as a new one. Once a run at most.
     Rot,
+    /// All wall clocks jump together, and stay so until the end of the faults.
+    ClockJumpOfAll,
+    /// Every node is restarted, one after the other.
+    Rolling,
+    /// The same while one is away.
+    Away,
+    /// A node is asked to leave.
+    Drain,
+    /// The secret is changed. Once a run at most.
+    Secret,
+    /// A directory is put back as it was before. Once a run at most, as a disk that is lost.
+    PutBack,
 }
 
 impl Kind {
     /// Every kind.
-    pub const ALL: [Self; 19] = [
+    pub const ALL: [Self; 25] = [
         Self::Kill,
         Self::Power,
         Self::CutInWrite,
@@ -79,6 +93,12 @@ impl Kind {
         Self::Restart,
         Self::Wipe,
         Self::Rot,
+        Self::ClockJumpOfAll,
+        Self::Rolling,
+        Self::Away,
+        Self::Drain,
+        Self::Secret,
+        Self::PutBack,
     ];
 }
 
@@ -115,16 +135,20 @@ impl Plan {
 pub async fn run(stage: &Stage, plan: &Plan) {
     let mut dice = stage.dice("nemesis");
     let mut has_lost_a_disk = false;
+    let mut has_another_secret = false;
     for _ in 0..plan.faults {
         let pause_ms = dice.within(0..plan.pause_ms_max + 1);
         stage.sleep_ms(pause_ms).await;
         let kind = dice.pick(&plan.kinds);
-        let is_lossy = matches!(kind, Kind::Wipe | Kind::Rot);
+        let is_lossy = matches!(kind, Kind::Wipe | Kind::Rot | Kind::PutBack);
         // What is lost with one disk must be on the others: there is one such fault in a run.
         if is_lossy && (has_lost_a_disk || stage.options.nodes < 3 || !has_copies(stage).await) {
             continue;
         }
         has_lost_a_disk |= is_lossy;
+        if kind == Kind::Secret && std::mem::replace(&mut has_another_secret, true) {
+            continue;
+        }
         let node = dice.index(stage.options.nodes);
         let lasts_ms = dice.within(20..plan.lasts_ms_max + 21);
         tracing::info!(?kind, node, lasts_ms, "fault");
@@ -194,6 +218,17 @@ async fn fault(stage: &Stage, dice: &mut Dice, kind: Kind, node: usize, lasts_ms
             stage.skew(node, skew_ms).await;
             stage.sleep_ms(lasts_ms).await;
             stage.skew(node, 0).await;
+        }
+        Kind::ClockJumpOfAll => {
+            let sign = if dice.chance(500) { 1 } else { -1 };
+            let skew_ms = sign * i64::try_from(dice.within(50..4_000)).expect("small");
+            for one in 0..stage.options.nodes {
+                stage.skew(one, skew_ms).await;
+            }
+            stage.sleep_ms(lasts_ms).await;
+        }
+        Kind::Rolling | Kind::Away | Kind::Drain | Kind::Secret | Kind::PutBack => {
+            operations::run(stage, dice, kind, node).await;
         }
         Kind::Outage => {
             let name = Behaviour::ALL[dice.index(Behaviour::ALL.len())].0;

@@ -41,6 +41,63 @@ fn draw() -> u64 {
     mixed ^ (mixed >> 31)
 }
 
+/// A call of the kernel: the waiting of a thread for a lock is told to the simulation, which gives a turn to whoever holds it.
+/// Declared with all arguments that the kernel takes: callers pass what they have in the same registers.
+#[unsafe(no_mangle)]
+unsafe extern "C" fn syscall(
+    number: i64,
+    one: usize,
+    two: usize,
+    three: usize,
+    four: usize,
+    five: usize,
+    six: usize,
+) -> i64 {
+    // Numbers of 32 bits come with whatever is in the other half of the register.
+    let low = |argument: usize| u32::try_from(argument & 0xffff_ffff).unwrap_or_default();
+    let flags = (libc::FUTEX_PRIVATE_FLAG | libc::FUTEX_CLOCK_REALTIME).cast_unsigned();
+    let operation = (low(two) & !flags).cast_signed();
+    let is_wait = matches!(operation, libc::FUTEX_WAIT | libc::FUTEX_WAIT_BITSET);
+    if number == libc::SYS_futex && is_wait && four == 0 {
+        // SAFETY: the word that the caller waits for, valid as long as it waits, and only ever used atomically.
+        let word = unsafe { &*(one as *const std::sync::atomic::AtomicU32) };
+        if super::strands::waits(|| word.load(Ordering::SeqCst) == low(three)) {
+            return 0;
+        }
+    }
+    // SAFETY: the caller's own arguments go to the kernel, which checks them.
+    let result = unsafe { kernel(number, [one, two, three, four, five, six]) };
+    if (-4_095..0).contains(&result) {
+        // SAFETY: the C library gives each thread a place of its own for it.
+        unsafe { *libc::__errno_location() = i32::try_from(-result).unwrap_or(libc::EINVAL) };
+        return -1;
+    }
+    result
+}
+
+#[cfg(target_arch = "x86_64")]
+unsafe fn kernel(number: i64, arguments: [usize; 6]) -> i64 {
+    let result;
+    // SAFETY: the kernel changes the result and the two registers that are said, and what the arguments point to.
+    unsafe {
+        std::arch::asm!("syscall", inlateout("rax") number => result, in("rdi") arguments[0], in("rsi") arguments[1],
+            in("rdx") arguments[2], in("r10") arguments[3], in("r8") arguments[4], in("r9") arguments[5],
+            lateout("rcx") _, lateout("r11") _, options(nostack));
+    }
+    result
+}
+
+#[cfg(target_arch = "aarch64")]
+unsafe fn kernel(number: i64, arguments: [usize; 6]) -> i64 {
+    let result;
+    // SAFETY: the kernel changes the result, and what the arguments point to.
+    unsafe {
+        std::arch::asm!("svc 0", in("x8") number, inlateout("x0") arguments[0] => result, in("x1") arguments[1],
+            in("x2") arguments[2], in("x3") arguments[3], in("x4") arguments[4], in("x5") arguments[5], options(nostack));
+    }
+    result
+}
+
 #[unsafe(no_mangle)]
 unsafe extern "C" fn getrandom(into: *mut u8, bytes: usize, flags: u32) -> isize {
     if !IS_SIMULATED.load(Ordering::SeqCst) {

@@ -59,6 +59,12 @@ pub enum Act {
     Rot(usize),
     /// Sets its wall clock so many milliseconds off.
     Skew(usize, i64),
+    /// Gives it the secret's file of this step of a change: 0 is before it, 3 after it.
+    Secret(usize, usize),
+    /// Copies its directory, as it is.
+    Copy(usize),
+    /// Puts the copy in the place of its directory.
+    PutBack(usize),
 }
 
 /// What can be seen of a node from outside.

@@ -29,6 +29,12 @@ pub const SOMETIMES: &[&str] = &[
     "a due while a clock was off",
     "an attempt in flight when its node died",
     "a misfire was skipped",
+    "a node that joined under load",
+    "a rolling restart",
+    "a restart of all others while a node was away",
+    "a node that left",
+    "another secret",
+    "a directory that was put back, and refused",
 ];
 /// Failures that are printed whole.
 const PRINTED_MAX: usize = 3;

@@ -115,6 +115,9 @@ pub struct World {
     commits: Arc<Mutex<(Commits, Vec<Violation>)>>,
     acts: Vec<String>,
     groups: GroupCount,
+    /// The disks on a usual day.
+    usual: Faults,
+    standstills: Vec<Violation>,
 }
 
 impl World {
@@ -130,7 +133,7 @@ impl World {
             history.attempts_max = options.config.retry.attempts_max;
         }
         let targets = Targets::new(Dice::new(options.seed, "targets"), recorder.clone(), groups);
-        let secret = ClusterSecret::generate(&SeededEntropy::new(Dice::new(options.seed, "secret"))).1;
+        let secrets = secrets(options.seed);
         let commits: Arc<Mutex<(Commits, Vec<Violation>)>> = Arc::default();
         let config = Config {
             groups,
@@ -143,7 +146,7 @@ impl World {
             targets: targets.clone(),
             config,
             snapshot_entries: options.snapshot_entries,
-            secret,
+            secrets,
             on_commit: look_on(commits.clone()),
             origin: Instant::now(),
         };
@@ -168,6 +171,8 @@ impl World {
             commits,
             acts: Vec::new(),
             groups,
+            usual: options.disk,
+            standstills: Vec::new(),
         }
     }
 
@@ -210,6 +215,7 @@ impl World {
                 note_end(&self.stage, &ended);
                 self.acts.push(what);
             }
+            self.standstills.extend(host.stands_still(self.usual, self.now_us));
             if host.disk.received() > 0 {
                 self.stage.reach("a snapshot was received");
             }
@@ -258,6 +264,12 @@ impl World {
                 let rotten = self.hosts[node].disk.rot();
                 self.acts.push(format!("rotten: {rotten:?}"));
             }
+            Act::Secret(node, step) => self.hosts[node].secret_step = step,
+            Act::Copy(node) => self.hosts[node].disk.copy(),
+            Act::PutBack(node) => {
+                self.hosts[node].kill();
+                self.hosts[node].disk.put_back();
+            }
             Act::Skew(node, skew_ms) => self.hosts[node]
                 .skew_ms
                 .store(skew_ms, std::sync::atomic::Ordering::SeqCst),
@@ -277,6 +289,7 @@ impl World {
         }));
         let (_, seen) = &mut *self.commits.lock();
         violations.append(seen);
+        violations.extend(self.standstills);
         let running = self.hosts.iter().filter(|host| host.is_running());
         let states = running.filter_map(|host| {
             let node_id = host.disk.identity()?.node;
@@ -312,6 +325,17 @@ impl World {
             history,
         }
     }
+}
+
+/// The secret's file in each step of its change, as `doc/deployment.md` says.
+fn secrets(seed: u64) -> [ClusterSecret; 4] {
+    let entropy = SeededEntropy::new(Dice::new(seed, "secret"));
+    let (old, _) = ClusterSecret::generate(&entropy);
+    let (new, _) = ClusterSecret::generate(&entropy);
+    [&[&old][..], &[&old, &new], &[&new, &old], &[&new]].map(|lines| {
+        let text: String = lines.iter().map(|line| line.as_str()).collect();
+        ClusterSecret::parse(&text).expect("generated keys")
+    })
 }
 
 /// What makes an end interesting.

@@ -11,7 +11,7 @@ use super::{Mount, SECTOR_BYTES};
 use crate::dice::Dice;
 
 /// What is in a file.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct FileData {
     live: Vec<u8>,
     durable: Vec<u8>,

@@ -107,16 +107,23 @@ impl SimKv {
 
 impl ReadKv for SimKv {
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Bytes>, KvError> {
+        self.mount.reads(1);
         self.now()?.get(table, key)
     }
 
     fn scan(&self, table: Table, from: &[u8], to: &[u8], limit: usize) -> Result<Vec<Row>, KvError> {
+        self.mount.reads(limit.min(64) as u64);
         self.now()?.scan(table, from, to, limit)
     }
 }
 
 impl Kv for SimKv {
     fn commit(&self, writes: Vec<Write>) -> Result<(), KvError> {
+        let bytes = writes
+            .iter()
+            .map(|write| write.key.len() + write.value.as_ref().map_or(0, Vec::len));
+        self.mount
+            .writes(bytes.sum::<usize>() as u64 + 300 * writes.len() as u64);
         let rows = {
             let mut inner = self.mount.disk.0.lock();
             let failed = inner.operate(self.mount.run).and_then(|()| {
@@ -133,6 +140,7 @@ impl Kv for SimKv {
             inner.tables.view()
         };
         (self.on_commit)(&writes, rows.as_ref());
+        self.mount.wrote();
         Ok(())
     }
 

@@ -28,6 +28,7 @@ impl SpoolData {
 
 impl Spools for Mount {
     fn begin(&self, group: GroupId) -> io::Result<()> {
+        self.writes(0);
         let mut inner = self.disk.0.lock();
         inner.operate(self.run)?;
         inner.spools.insert(group.0, SpoolData::default());
@@ -35,6 +36,7 @@ impl Spools for Mount {
     }
 
     fn add(&self, group: GroupId, piece: &[u8]) -> io::Result<()> {
+        self.writes(piece.len() as u64);
         let mut inner = self.disk.0.lock();
         inner.operate(self.run)?;
         if inner.faults.is_full {
@@ -46,6 +48,7 @@ impl Spools for Mount {
     }
 
     fn sync(&self, group: GroupId) -> io::Result<()> {
+        self.syncs();
         let mut inner = self.disk.0.lock();
         inner.operate(self.run)?;
         if inner.faults.syncs_fail || inner.is_cut {
@@ -57,6 +60,7 @@ impl Spools for Mount {
     }
 
     fn read(&self, group: GroupId) -> io::Result<Option<Box<dyn Iterator<Item = io::Result<Bytes>> + Send>>> {
+        self.reads(64);
         let inner = self.disk.0.lock();
         inner.read(self.run)?;
         let pieces = inner.spools.get(&group.0).map(|spool| spool.pieces.clone());
@@ -64,6 +68,7 @@ impl Spools for Mount {
     }
 
     fn remove(&self, group: GroupId) -> io::Result<()> {
+        self.writes(0);
         let mut inner = self.disk.0.lock();
         inner.operate(self.run)?;
         inner.spools.remove(&group.0);

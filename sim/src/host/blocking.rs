@@ -1,21 +1,15 @@
-//! Work that blocks, without threads: each piece takes as long as a sync of the disk, and is done at the end of that time.
-//! What else the node does goes on meanwhile.
+//! Work that blocks: a job of its own, which takes turns with everything else (`strands.rs`).
 
-use tokio::time::sleep;
 use xcron::blocking::{Blocking, Job};
 
 use crate::disk::Mount;
 
-/// Pieces as long as the disk's syncs.
+/// The jobs of one run of a process.
 #[derive(Debug)]
-pub(super) struct Slow(pub Mount);
+pub(super) struct Jobs(pub Mount);
 
-impl Blocking for Slow {
+impl Blocking for Jobs {
     fn offload(&self, job: Job) {
-        let takes = self.0.sync_time();
-        tokio::spawn(async move {
-            sleep(takes).await;
-            job();
-        });
+        self.0.workshop().strands.begin(job);
     }
 }

@@ -2,7 +2,7 @@
 //!
 //! First faults under load (safety), then everything is healed, and the cluster must come to rest and serve (liveness).
 
-use futures_util::future::join;
+use futures_util::future::join3;
 
 use crate::dice::Dice;
 use crate::disk::Faults;
@@ -16,6 +16,9 @@ use crate::world::{Options, STEP_US};
 const SETTLE_MS: u64 = 75_000;
 /// Time that nodes have to come to rest after everything was healed, in milliseconds.
 const REST_MS: u64 = 60_000;
+
+/// So many of a thousand clusters begin smaller, and grow under load.
+const GROWS_PERMILLE: u64 = 250;
 
 /// The world of a seed.
 pub(super) fn options(seed: u64) -> Options {
@@ -60,10 +63,24 @@ pub(super) async fn play(stage: Stage) {
         once_permille: changes.pick(&[0, 150, 400]),
     };
     stage.describe(format!("{plan:?} {load:?}"));
-    stage.found(stage.options.nodes).await;
+    let mut sizes = stage.dice("sizes");
+    let nodes = stage.options.nodes;
+    let first = if sizes.chance(GROWS_PERMILLE) { 1 + sizes.index(nodes) } else { nodes };
+    stage.found(first).await;
     // Sometimes in the middle of the first moves.
     stage.sleep_ms(dice.pick(&[0, 500, 10_000])).await;
-    join(workload::run(&stage, load, "w", 0), nemesis::run(&stage, &plan)).await;
+    if first < nodes {
+        stage.describe(format!("{first} nodes at first"));
+        stage.breaks(None, "Growth");
+    }
+    let grow = async {
+        for node in first..nodes {
+            stage.sleep_ms(sizes.within(0..20_000)).await;
+            stage.restart(node).await;
+            stage.reach("a node that joined under load");
+        }
+    };
+    join3(workload::run(&stage, load, "w", 0), nemesis::run(&stage, &plan), grow).await;
     stage.heal().await;
     for node in 0..stage.options.nodes {
         stage.restart(node).await;
