@@ -152,6 +152,12 @@ async fn a_slow_body_is_refused() {
         answer.contains(r#""code":1000"#) && answer.contains("100 ms"),
         "{answer}"
     );
+    let request = "PUT /v1/tasks/t HTTP/1.1\r\nhost: x\r\ncontent-length: 100\r\n\r\n{";
+    let answer = server.exchange(request.as_bytes()).await;
+    assert!(
+        answer.starts_with("HTTP/1.1 408") && answer.contains(r#""code":"request_timeout""#),
+        "{answer}"
+    );
 }
 
 #[tokio::test]
