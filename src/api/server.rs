@@ -37,7 +37,7 @@ mod places;
 mod stall;
 
 /// Most bytes a connection buffers, and with that the largest header: beyond it the answer is 431.
-const BUFFER_BYTES_MAX: usize = 64 << 10;
+const BUFFER_BYTES_MAX: usize = 16 << 10;
 /// Pause after an accept that failed for want of something, usually file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// How long a connection that has to go may take to close in order while it has no request.

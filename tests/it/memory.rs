@@ -18,7 +18,7 @@ use crate::harness::{eventually, setting, wall_ms, wall_secs};
 /// Uploads that stall just before their end; each of them would take a quarter of a megabyte, or the double of it.
 const UPLOADS: usize = 1_000;
 const UPLOAD_BYTES: usize = 250_000;
-/// Most memory that they may take together: 64 MiB for bodies, 64 KiB for the buffer of each connection, and some.
+/// Most memory that they may take together: 64 MiB for bodies, twice 16 KiB for the buffers of each connection, and some.
 const UPLOADS_BYTES_MAX: u64 = 192 << 20;
 /// Tasks due in the same second that the gate runs.
 const TASKS: u64 = 20_000;
