@@ -288,8 +288,11 @@ impl Node {
         let api = front.stop();
         // What is led elsewhere now cannot be recorded here.
         let leads = self.groups.iter().any(|group| group.leads().is_some());
-        let in_flight = if leads { attempt } else { DRAIN };
-        self.firing.stop(in_flight.min(left().saturating_sub(CLOSE))).await;
+        let longest = if leads { attempt } else { DRAIN };
+        if let (_, in_flight @ 1..) = self.dispatcher.load() {
+            tracing::info!(in_flight, "waiting for the callbacks in flight");
+        }
+        self.firing.stop(longest.min(left().saturating_sub(CLOSE))).await;
         // Requests that are not answered by then are cut: their clients must take the outcome as unknown.
         drop(tokio::time::timeout(DRAIN.min(left().saturating_sub(CLOSE)), api).await);
         if tokio::time::timeout(left().max(CLOSE), self.groups.shutdown())

@@ -29,6 +29,7 @@ use crate::limits::{ATTEMPT_TIMEOUT_MS_MAX, IDLE_PER_TARGET_MAX};
 mod answer;
 mod clients;
 mod headers;
+mod kept;
 mod last_look;
 
 /// One HTTP request to make.
@@ -126,6 +127,8 @@ pub struct DeliverOptions {
     pub timeout_ms: u64,
     /// Most idle connections kept to one target: 0 to [`IDLE_PER_TARGET_MAX`].
     pub idle_per_target: usize,
+    /// Most connections kept to all targets together; an attempt that finds no place for its connection closes it.
+    pub idle_total: usize,
     /// Certificates in PEM that https targets may be signed by, besides those the machine trusts.
     #[serde(skip)]
     pub extra_roots_pem: Option<Vec<u8>>,
@@ -137,6 +140,7 @@ impl Default for DeliverOptions {
             connect_timeout_ms: 5_000,
             timeout_ms: 10_000,
             idle_per_target: 64,
+            idle_total: usize::MAX,
             extra_roots_pem: None,
         }
     }
@@ -212,20 +216,25 @@ async fn send(clients: Arc<Clients>, attempt: Attempt, may_send: MaySend) -> Del
     let now_ms = attempt.now_ms;
     let fire_id = attempt.fire_id;
     let look = LastLook::new(may_send);
-    let client = if attempt.needs_own_connection {
-        clients.fresh()
-    } else {
-        clients.kept()
-    };
     // A body without a byte is never asked for: this look is the last one then.
     if attempt.body.is_empty() && !look.ask() {
         return Delivered::Withdrawn;
     }
-    let Some(request) = request(attempt, look.clone()) else {
+    let needs_own_connection = attempt.needs_own_connection;
+    let Some(mut request) = request(attempt, look.clone()) else {
         return Delivered::Ended {
             answer: Answer::None { kind: NoAnswer::BadUrl },
             is_sent: false,
         };
+    };
+    // Held until the connection is idle again.
+    let slot = (!needs_own_connection).then(|| clients.slot(request.url())).flatten();
+    let client = if slot.is_some() {
+        clients.kept()
+    } else {
+        let close = HeaderValue::from_static("close");
+        request.headers_mut().insert(CONNECTION, close);
+        clients.fresh()
     };
     match client.execute(request).await {
         Ok(response) => {
@@ -251,11 +260,6 @@ fn request(attempt: Attempt, look: LastLook) -> Option<Request> {
     }
     let mut request = Request::new(Method::POST, url);
     *request.headers_mut() = callback_headers(&attempt);
-    if attempt.needs_own_connection {
-        request
-            .headers_mut()
-            .insert(CONNECTION, HeaderValue::from_static("close"));
-    }
     *request.body_mut() = Some(Body::wrap(LookedAt::new(attempt.body, look)));
     Some(request)
 }

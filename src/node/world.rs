@@ -120,6 +120,7 @@ impl World<TcpListener> {
             timeout_ms: config.fire.timeout_ms,
             connect_timeout_ms: config.fire.connect_timeout_ms,
             idle_per_target: (config.fire.in_flight_per_target_max as usize).min(IDLE_PER_TARGET_MAX),
+            idle_total: config.files.idle as usize,
             extra_roots_pem: None,
         };
         let deliver = HttpDeliver::new(&options, clock.clone(), entropy.clone())?;

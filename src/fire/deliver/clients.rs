@@ -13,7 +13,9 @@ use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
 use rustls::{ClientConfig, RootCertStore};
 use rustls_platform_verifier::Verifier;
+use url::Url;
 
+use super::kept::{Slot, Slots};
 use super::{DeliverBuildError, DeliverOptions, chain};
 use crate::clock::Clock;
 use crate::entropy::Entropy;
@@ -31,6 +33,7 @@ pub(super) struct Clients {
     /// Its connections are never used again.
     fresh: Client,
     kept: Mutex<Kept>,
+    slots: Arc<Slots>,
 }
 
 /// The client that keeps connections. It is replaced as a whole when its time is over, and its connections end with it: those that
@@ -53,6 +56,7 @@ impl Clients {
         let fresh = build(0).map_err(DeliverBuildError::Client)?;
         let client = build(options.idle_per_target).map_err(DeliverBuildError::Client)?;
         let until = end_of_life(clock.as_ref(), entropy.as_ref());
+        let slots = Slots::new(clock.clone(), options.idle_total);
         Ok(Self {
             options: options.clone(),
             tls,
@@ -60,7 +64,18 @@ impl Clients {
             entropy,
             fresh,
             kept: Mutex::new(Kept { client, until }),
+            slots,
         })
+    }
+
+    /// A place for the connection of an attempt among those that are kept, unless all of them are taken.
+    pub(super) fn slot(&self, url: &Url) -> Option<Slot> {
+        let port = url.port_or_known_default().unwrap_or_default();
+        self.slots.take(format!(
+            "{}://{}:{port}",
+            url.scheme(),
+            url.host_str().unwrap_or_default()
+        ))
     }
 
     /// Makes a new connection for each request, and closes it afterwards.

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use super::hostile_target::HostileTarget;
-use super::tests::{attempt, deliver, delivered, patient, run_in_shell, sent, status};
+use super::tests::{attempt, deliver, delivered, made, patient, run_in_shell, sent, status};
 use super::*;
 use crate::clock::SystemClock;
 use crate::entropy::SystemEntropy;
@@ -136,6 +136,31 @@ async fn a_connection_that_is_always_in_use_does_not_grow_old() {
         }
         clock.0.fetch_add(KEPT_CONNECTION_MS_MAX, Ordering::SeqCst);
     }
+}
+
+#[tokio::test]
+async fn connections_are_kept_to_so_many_targets_in_all() {
+    let mut targets = Vec::new();
+    for _ in 0..4 {
+        targets.push(HostileTarget::start().await);
+    }
+    let options = DeliverOptions {
+        idle_total: 2,
+        ..DeliverOptions::default()
+    };
+    let deliver = made(&options).expect("a client");
+    for _ in 0..2 {
+        for target in &targets {
+            assert_eq!(sent(&deliver, attempt(target.url("/status/200"))).await, status(200));
+        }
+    }
+    let connections: Vec<usize> = targets.iter().map(HostileTarget::connections).collect();
+    assert_eq!(connections, [1, 1, 2, 2]);
+    let closes = |target: &HostileTarget| target.seen()[0].header("connection") == Some("close");
+    assert!(
+        !closes(&targets[0]) && closes(&targets[3]),
+        "the target is told as well"
+    );
 }
 
 #[tokio::test]
