@@ -98,6 +98,7 @@ struct Tasks {
     delivered: Counter,
     failed: Counter,
     skipped_misfire: Counter,
+    skipped_overlap: Counter,
     skipped_unknown: Counter,
     cancelled: Counter,
 }
@@ -171,6 +172,7 @@ impl Tasks {
             delivered: outcome("delivered"),
             failed: outcome("failed"),
             skipped_misfire: outcome("skipped_misfire"),
+            skipped_overlap: outcome("skipped_overlap"),
             skipped_unknown: outcome("skipped_unknown"),
             cancelled: outcome("cancelled"),
         };
@@ -238,7 +240,8 @@ impl Metrics {
             deleted,
             delivered,
             failed,
-            skipped,
+            skipped_misfire,
+            skipped_overlap,
             skipped_unknown,
             cancelled,
             updated,
@@ -249,7 +252,8 @@ impl Metrics {
         self.tasks.deletes.inc_by(deleted);
         self.tasks.delivered.inc_by(delivered);
         self.tasks.failed.inc_by(failed);
-        self.tasks.skipped_misfire.inc_by(skipped);
+        self.tasks.skipped_misfire.inc_by(skipped_misfire);
+        self.tasks.skipped_overlap.inc_by(skipped_overlap);
         self.tasks.cancelled.inc_by(cancelled);
     }
 

@@ -10,7 +10,8 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::time::sleep;
 use xcron::clock::Clock;
-use xcron::core::retry::{Answer, NoAnswer};
+use xcron::core::reason::NoAnswer;
+use xcron::core::retry::Answer;
 use xcron::fire::deliver::{Attempt, Deliver, Delivered, Delivery, MaySend};
 use xcron::id::GroupCount;
 

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 use tokio::runtime::{Builder, Runtime};
 use tokio::time::{Instant, sleep_until};
 use xcron::config::Config;
-use xcron::core::task::Verdict;
+use xcron::core::reason::Reason;
 use xcron::id::GroupCount;
 use xcron::secret::ClusterSecret;
 use xcron::store::key::{self, Fact, Table};
@@ -306,12 +306,15 @@ impl World {
             .iter()
             .flat_map(|state| &state.groups)
             .flat_map(|group| group.tasks.values());
-        let verdicts = tasks.flat_map(|(_, task)| task.outcomes.iter().map(|outcome| outcome.verdict));
-        let verdicts: Vec<Verdict> = verdicts.collect();
-        if verdicts.contains(&Verdict::SkippedMisfire) {
+        let reasons = tasks.flat_map(|(_, task)| task.outcomes.iter().map(|outcome| outcome.reason));
+        let reasons: Vec<Reason> = reasons.collect();
+        if reasons.contains(&Reason::Misfire) {
             self.stage.reach("a misfire was skipped");
         }
-        if verdicts.contains(&Verdict::SkippedUnknown) {
+        if reasons.contains(&Reason::Overlap) {
+            self.stage.reach("a due was skipped beside an earlier one");
+        }
+        if reasons.contains(&Reason::Unknown) {
             self.stage
                 .reach("an attempt that was not repeated since nobody knows of it");
         }

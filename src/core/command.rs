@@ -5,6 +5,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::reason::Reason;
 use crate::core::record::{self, RecordError, raw_bytes};
 use crate::core::target::Target;
 use crate::id::{NodeId, TaskKey};
@@ -78,6 +79,25 @@ pub enum Op<'a> {
     Claim(ClaimFire),
 }
 
+/// Dues in a row that a later one is fired instead of, oldest first: those that passed while no node could fire, then those that
+/// passed while the task was waiting or attempted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Skipped {
+    /// How many passed while no node could fire.
+    pub misfires: u64,
+    /// How many passed later.
+    pub overlaps: u64,
+    /// The first of the later ones, if there is one.
+    pub overlaps_from_ms: u64,
+}
+
+impl Skipped {
+    /// All of them.
+    pub fn count(&self) -> u64 {
+        self.misfires + self.overlaps
+    }
+}
+
 /// A fire of a task that is delivered at most once, before its attempt.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ClaimFire {
@@ -91,8 +111,10 @@ pub struct ClaimFire {
     pub due_ms: u64,
     /// The task's next due; differs from `due_ms` where earlier dues were missed.
     pub expected_ms: u64,
-    /// How many missed dues from `expected_ms` on are skipped by this fire.
-    pub skipped: u64,
+    /// The dues from `expected_ms` on that are skipped by this fire.
+    pub skipped: Skipped,
+    /// Number of the attempt, from 1.
+    pub attempt: u16,
     /// The leader's wall clock.
     pub at_ms: u64,
     /// The due after this one; `None` when there is none.
@@ -112,14 +134,16 @@ pub struct Settle {
     pub due_ms: u64,
     /// The task's next due when the fire was started; differs from `due_ms` where earlier dues were missed.
     pub expected_ms: u64,
-    /// How many missed dues from `expected_ms` on are skipped by this fire.
-    pub skipped: u64,
+    /// The dues from `expected_ms` on that are skipped by this fire.
+    pub skipped: Skipped,
     /// Number of the attempt, from 1.
     pub attempt: u16,
     /// What the leader made of the answer.
     pub result: AttemptResult,
-    /// HTTP status; 0 when there was no answer.
-    pub status: u16,
+    /// Why.
+    pub reason: Reason,
+    /// Whether a byte of the request may have left.
+    pub is_sent: bool,
     /// When the attempt ended.
     pub at_ms: u64,
     /// The due after this one; `None` when there is none. Ignored unless this is the fire's first report.
@@ -144,6 +168,8 @@ pub enum AttemptResult {
     Stop,
     /// Final: claimed by a leader that is gone, or whose claim was of unknown outcome. It may have been delivered.
     Unknown,
+    /// Final, without an attempt: as many fires of the task wait for their retry as may.
+    Overlap,
 }
 
 /// What applying one operation came to.
@@ -255,10 +281,11 @@ mod tests {
                 revision: 1,
                 due_ms: 5,
                 expected_ms: 5,
-                skipped: 0,
+                skipped: Skipped::default(),
                 attempt: 1,
                 result: AttemptResult::Retry { at_ms: 6 },
-                status: 503,
+                reason: Reason::Http(503),
+                is_sent: true,
                 at_ms: 7,
                 next_due_ms: Some(8),
                 expire_ms: 9,
@@ -278,7 +305,12 @@ mod tests {
                 revision: 15,
                 due_ms: 16,
                 expected_ms: 17,
-                skipped: 18,
+                skipped: Skipped {
+                    misfires: 18,
+                    overlaps: 21,
+                    overlaps_from_ms: 22,
+                },
+                attempt: 23,
                 at_ms: 19,
                 next_due_ms: Some(20),
             }),
@@ -294,8 +326,8 @@ mod tests {
         assert_eq!(
             hex,
             format!(
-                "01070007 01{key}047370656301{b0} 02{key}0203 03{key}04010505000101 06f7030701 0809 04{key}0a \
-                 05{key}036e65770b{b1}0c0d 06{key}0e0f10111213 0114"
+                "01070007 01{key}047370656301{b0} 02{key}0203 03{key}04010505000000 010106 00f703 01 070108 09 04{key}0a \
+                 05{key}036e65770b{b1}0c0d 06{key}0e0f1011 121516 1713 0114"
             )
             .replace(' ', "")
         );

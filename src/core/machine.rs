@@ -12,12 +12,14 @@ use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
 use crate::core::command::{AttemptResult, ClaimFire, Op, Reply, Settle};
+use crate::core::reason::Reason;
 use crate::core::record;
 use crate::core::target::Target;
 use crate::core::task::{Claim, Life, OpenFire, TaskSpec, TaskState, Verdict};
 use crate::id::{NodeId, TaskKey};
+use crate::limits::OPEN_FIRES_MAX;
 
-use fires::{Report, cancel_all, conclude, outcome, reopen, take_fire};
+use fires::{Report, cancel_all, conclude, outcome, take_fire};
 
 mod fires;
 
@@ -105,8 +107,10 @@ pub struct Tally {
     pub delivered: u64,
     /// Dues that became failed.
     pub failed: u64,
-    /// Dues that became skipped since a later one was fired instead.
-    pub skipped: u64,
+    /// Dues that became skipped since they passed while no node could fire.
+    pub skipped_misfire: u64,
+    /// Dues that became skipped since an earlier one of their task was waiting or attempted.
+    pub skipped_overlap: u64,
     /// Dues that became skipped since nobody knows what became of their only attempt.
     pub skipped_unknown: u64,
     /// Dues that became cancelled.
@@ -241,7 +245,7 @@ impl<'v, V: View> Batch<'v, V> {
         if state.revision.checked_add(1) != Some(revision) {
             return Ok(Reply::Outdated);
         }
-        cancel_all(state, at_ms, &mut self.tally);
+        cancel_all(state, at_ms, Reason::Updated, &mut self.tally);
         state.revision = revision;
         state.target = target;
         state.life = Life::Pending;
@@ -261,7 +265,7 @@ impl<'v, V: View> Batch<'v, V> {
         if state.life == Life::Deleted {
             return Ok(Reply::Done);
         }
-        cancel_all(state, at_ms, &mut self.tally);
+        cancel_all(state, at_ms, Reason::Deleted, &mut self.tally);
         state.life = Life::Deleted;
         state.expire_ms = Some(expire_ms);
         touched.spec = SpecChange::Drop;
@@ -288,30 +292,32 @@ impl<'v, V: View> Batch<'v, V> {
             return Ok(Reply::Repeat);
         };
         let verdict = match settle.result {
-            // What was claimed is attempted once, whatever its leader says.
-            AttemptResult::Retry { .. } if is_claimed => Some(Verdict::Failed),
+            // What was claimed is sent once, whatever its leader says.
+            AttemptResult::Retry { .. } if is_claimed && settle.is_sent => Some(Verdict::Failed),
+            // No leader starts a fire that may not wait for a retry: the bound holds without asking.
+            AttemptResult::Retry { .. } if state.open.len() >= OPEN_FIRES_MAX => Some(Verdict::Failed),
             AttemptResult::Retry { at_ms } => {
-                reopen(
-                    state,
-                    OpenFire {
-                        attempts: settle.attempt,
-                        retry_ms: at_ms,
-                        ..fire
-                    },
-                    settle,
-                    tally,
-                );
+                let open = OpenFire {
+                    due_ms: fire.due_ms,
+                    run: fire.run,
+                    attempts: settle.attempt,
+                    retry_ms: at_ms,
+                    reason: settle.reason,
+                    is_sent: settle.is_sent,
+                };
+                let at = state.open.partition_point(|other| other.due_ms < open.due_ms);
+                state.open.insert(at, open);
                 None
             }
             AttemptResult::Delivered => Some(Verdict::Delivered),
             AttemptResult::Failed | AttemptResult::Stop => Some(Verdict::Failed),
-            AttemptResult::Unknown => Some(Verdict::SkippedUnknown),
+            AttemptResult::Unknown | AttemptResult::Overlap => Some(Verdict::Skipped),
         };
         if let Some(verdict) = verdict {
             conclude(state, outcome(&fire, settle, verdict), tally);
         }
         if settle.result == AttemptResult::Stop {
-            cancel_all(state, settle.at_ms, tally);
+            cancel_all(state, settle.at_ms, Reason::Gone, tally);
         }
         if state.next_due_ms.is_none() && state.open.is_empty() && state.claim.is_none() {
             state.life = Life::Finished;
@@ -343,6 +349,7 @@ impl<'v, V: View> Batch<'v, V> {
             run: fire.run,
             generation: claim.generation,
             at_ms: claim.at_ms,
+            attempts: fire.attempts,
         });
         Ok(Reply::Done)
     }

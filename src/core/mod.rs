@@ -6,6 +6,7 @@ pub mod due;
 pub mod instant;
 pub mod machine;
 pub mod plan;
+pub mod reason;
 pub mod record;
 pub mod retry;
 pub mod schedule;

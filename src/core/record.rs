@@ -213,6 +213,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::core::reason::{NoAnswer, Reason};
     use crate::core::task::Verdict;
 
     fn spec() -> TaskSpec {
@@ -244,6 +245,7 @@ mod tests {
             run: 6,
             generation: 300,
             at_ms: 7,
+            attempts: 2,
         };
         TaskState {
             claim: Some(claim),
@@ -258,13 +260,16 @@ mod tests {
                 run: 1,
                 attempts: 2,
                 retry_ms: 9,
+                reason: Reason::None(NoAnswer::Dns),
+                is_sent: false,
             }],
             outcomes: vec![Outcome {
                 due_ms: 1,
                 count: 1,
                 attempts: 3,
                 verdict: Verdict::Failed,
-                status: 500,
+                reason: Reason::Http(500),
+                is_sent: true,
                 at_ms: 4,
             }],
             ..TaskState::new(1_772_323_200_000, Target([0xb0; 16]))
@@ -281,8 +286,8 @@ mod tests {
         );
         assert_eq!(
             hex(encode_state(&state())),
-            "01b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b001000180b8c7b5ca33000000000000010501020901010103\
-             01f4030400"
+            "01b0b0b0b0b0b0b0b0b0b0b0b0b0b0b0b001000180b8c7b5ca330000000000000105010209010100\
+             010101030100f403010400"
         );
         let first = |bytes| hex(bytes)[2..].to_owned();
         assert_eq!(
@@ -291,7 +296,7 @@ mod tests {
         );
         assert_eq!(
             hex(encode_state(&claimed())),
-            format!("02{}010506ac0207", first(encode_state(&state())))
+            format!("02{}010506ac020702", first(encode_state(&state())))
         );
     }
 

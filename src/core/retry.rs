@@ -5,6 +5,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::reason::{NoAnswer, Reason};
+use crate::core::task::GONE;
+
 /// Longest wait that a target's `Retry-After` can ask for, in milliseconds: one day.
 pub const RETRY_AFTER_MS_MAX: u64 = 24 * 60 * 60 * 1_000;
 /// Most attempts that a policy can allow.
@@ -12,7 +15,6 @@ pub const ATTEMPTS_MAX: u16 = 1_000;
 /// Longest delay that a policy can allow, in milliseconds: one week.
 pub const DELAY_MS_MAX: u64 = 7 * 24 * 60 * 60 * 1_000;
 
-const GONE: u16 = 410;
 const TOO_MANY_REQUESTS: u16 = 429;
 const SERVICE_UNAVAILABLE: u16 = 503;
 
@@ -33,31 +35,15 @@ pub enum Answer {
     },
 }
 
-/// Why there was no answer. The first ones come before the first byte of the request, [`NoAnswer::Timeout`] and what follows it after.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NoAnswer {
-    /// The URL cannot be used.
-    BadUrl,
-    /// The host's name has no address.
-    Dns,
-    /// Nobody listens at the target's port.
-    Refused,
-    /// No way leads to the target's address.
-    Unreachable,
-    /// The TLS handshake failed: a certificate that is not believed, or no TLS at all.
-    Tls,
-    /// No connection in time: name lookup, TCP and TLS together.
-    ConnectTimeout,
-    /// No connection, for another reason.
-    Connect,
-    /// No answer in time.
-    Timeout,
-    /// The connection ended before the answer.
-    Reset,
-    /// What came back is no HTTP answer.
-    BadAnswer,
-    /// Anything else.
-    Other,
+impl Answer {
+    /// What it says to who asks why.
+    pub fn reason(&self) -> Reason {
+        match self {
+            Self::Status { code: GONE, .. } => Reason::Gone,
+            Self::Status { code, .. } => Reason::Http(*code),
+            Self::None { kind } => Reason::None(*kind),
+        }
+    }
 }
 
 /// What becomes of the fire.

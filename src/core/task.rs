@@ -4,6 +4,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::core::reason::Reason;
 use crate::core::target::Target;
 use crate::id::TaskId;
 
@@ -99,13 +100,14 @@ pub enum Verdict {
     Delivered,
     /// Every attempt failed, or the target said that it wants no more.
     Failed,
-    /// Missed while no node could fire it, and a later due of the same task was fired instead.
-    SkippedMisfire,
-    /// The task was deleted, or replaced by an update, first.
+    /// Not attempted, or not known to have been; the reason tells which.
+    Skipped,
+    /// The task was deleted, replaced or ended by its target first.
     Cancelled,
-    /// An attempt that may be made once only was claimed by a leader that could not tell what became of it.
-    SkippedUnknown,
 }
+
+/// Status of an answer by which a target ends its task.
+pub const GONE: u16 = 410;
 
 /// A final outcome, as kept for queries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -118,10 +120,23 @@ pub struct Outcome {
     pub attempts: u16,
     /// What became of it.
     pub verdict: Verdict,
-    /// HTTP status of the last attempt; 0 when there was no answer or no attempt.
-    pub status: u16,
+    /// Why.
+    pub reason: Reason,
+    /// Whether a byte of the last attempt may have left.
+    pub is_sent: bool,
     /// When it became final.
     pub at_ms: u64,
+}
+
+impl Outcome {
+    /// The target's answer to the last attempt.
+    pub fn http_status(&self) -> Option<u16> {
+        match (self.verdict, self.reason) {
+            (_, Reason::Http(status)) => Some(status),
+            (Verdict::Failed, Reason::Gone) => Some(GONE),
+            _ => None,
+        }
+    }
 }
 
 /// A fire whose attempts so far have failed and that will be tried again.
@@ -135,6 +150,10 @@ pub struct OpenFire {
     pub attempts: u16,
     /// When the next attempt is due.
     pub retry_ms: u64,
+    /// Why the latest attempt failed.
+    pub reason: Reason,
+    /// Whether a byte of it may have left.
+    pub is_sent: bool,
 }
 
 /// A fire of a task that is delivered at most once, from before its attempt until its outcome.
@@ -148,6 +167,8 @@ pub struct Claim {
     pub generation: u64,
     /// When it was claimed.
     pub at_ms: u64,
+    /// Attempts made before, none of which has sent a byte.
+    pub attempts: u16,
 }
 
 /// The changing part of a task.
@@ -167,7 +188,7 @@ pub struct TaskState {
     pub delivered: u64,
     /// Dues with verdict failed.
     pub failed: u64,
-    /// Dues with one of the verdicts that say skipped.
+    /// Dues with verdict skipped.
     pub skipped: u64,
     /// Dues with verdict cancelled.
     pub cancelled: u64,

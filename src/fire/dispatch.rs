@@ -16,7 +16,7 @@ use crate::core::retry::RetryPolicy;
 use crate::core::target::Target;
 use crate::entropy::Entropy;
 use crate::failure::Failure;
-use crate::fire::deliver::Deliver;
+use crate::fire::deliver::{Deliver, LocalLimit};
 use crate::fire::queues::{QueueLimits, Queues};
 use crate::fire::window::Next;
 use crate::fire::windows::Windows;
@@ -25,13 +25,15 @@ use crate::metrics::Metrics;
 use crate::raft::Groups;
 use crate::steady::Steady;
 
-use self::attempt::{SecondLook, Then};
+use self::attempt::{Made, SecondLook, Then};
+use self::throttle::Throttle;
 
 /// How long a task is left alone after its outcome could not be reported or its schedule not be read, in milliseconds.
 const SECOND_LOOK_MS: u64 = 500;
 
 mod attempt;
 mod record;
+mod throttle;
 
 /// A task whose time has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +81,9 @@ struct Inner {
     /// When this dispatcher was made, by the monotonic clock.
     started_ms: u64,
     queues: Mutex<Queues<Target, Queued>>,
+    /// Lines about fires that failed, by target, and about attempts that this node had no means to make.
+    failed: Throttle<Target>,
+    not_tried: Throttle<LocalLimit>,
     /// Fires that are being made or reported.
     active: watch::Sender<usize>,
     /// No fire begins any more.
@@ -94,6 +99,8 @@ impl Dispatcher {
             parts,
             started_ms,
             queues,
+            failed: Throttle::default(),
+            not_tried: Throttle::default(),
             active: watch::Sender::new(0),
             is_stopping: AtomicBool::new(false),
         }))
@@ -149,11 +156,11 @@ impl Dispatcher {
             return self.start_allowed();
         };
         let _counted = group.begin_fire();
-        let settles = self.attempts(&group, fire).await;
+        let made = self.attempts(&group, fire).await;
         self.0.queues.lock().finish(target);
         self.start_allowed();
-        let then = match settles {
-            Ok(made) if self.report(&group, fire, &made.settles).await => made.then,
+        let then = match made {
+            Ok(Made { settle, then }) if self.report(&group, fire, settle.as_ref()).await => then,
             Ok(_) | Err(SecondLook) => Then::SecondLook,
         };
         let now_ms = self.0.parts.clock.wall_ms();

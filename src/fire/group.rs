@@ -147,6 +147,10 @@ impl GroupFiring {
         self.open_window(lead);
         loop {
             let now_ms = self.trusted_ms().await;
+            // At the first look, and at the first at a window that was opened in place of another.
+            self.windows
+                .of(self.group.id())
+                .with(|window| window.note_firing(now_ms));
             if let Err(fault) = self.refill(now_ms) {
                 return fault;
             }
@@ -164,7 +168,10 @@ impl GroupFiring {
         loop {
             if let Some(now_ms) = self.steady.wall_ms() {
                 if was_doubted {
-                    self.windows.of(self.group.id()).with(|window| window.rouse(now_ms));
+                    self.windows.of(self.group.id()).with(|window| {
+                        window.rouse(now_ms);
+                        window.begin_firing(now_ms);
+                    });
                 }
                 return now_ms;
             }

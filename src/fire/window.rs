@@ -36,6 +36,8 @@ struct Busy {
 #[derive(Debug)]
 pub struct Window {
     generation: u64,
+    /// From when on this node could fire, without a break: what passed before was missed. `None` until it can.
+    firing_since_ms: Option<u64>,
     /// Every entry before this is in `due`, or its task is busy.
     end: Position,
     /// The first instant that no finished scan has reached; the end is published before its scan. `None` before the first.
@@ -93,6 +95,7 @@ impl Window {
         let end = (low_water_ms, LOWEST_KEY);
         Self {
             generation,
+            firing_since_ms: None,
             end,
             read_to_ms: None,
             due: BTreeMap::new(),
@@ -275,6 +278,21 @@ impl Window {
                 self.put_back(key, entries);
             }
         }
+    }
+
+    /// This node can fire from `now_ms` on, or again: it leads, and knows the time.
+    pub fn begin_firing(&mut self, now_ms: u64) {
+        self.firing_since_ms = Some(now_ms);
+    }
+
+    /// The same, unless it could before.
+    pub fn note_firing(&mut self, now_ms: u64) {
+        self.firing_since_ms.get_or_insert(now_ms);
+    }
+
+    /// From when on this node could fire, without a break.
+    pub fn firing_since_ms(&self) -> Option<u64> {
+        self.firing_since_ms
     }
 
     /// Ends every rest: the clock by which it was to end was wrong.

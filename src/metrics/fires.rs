@@ -80,11 +80,25 @@ struct AnswerLabels {
     class: &'static str,
 }
 
+/// Labels of `xcron_attempt_failures_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct ReasonLabels {
+    reason: &'static str,
+}
+
+/// Labels of `xcron_attempts_not_tried_total`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct LackLabels {
+    lacks: &'static str,
+}
+
 #[derive(Debug)]
 pub(super) struct Fires {
     lateness: Histogram,
     attempts: Counter,
     answers: Family<AnswerLabels, Counter>,
+    failures: Family<ReasonLabels, Counter>,
+    not_tried: Family<LackLabels, Counter>,
     overdue: Gauge,
     behind: Gauge,
     in_flight: Gauge,
@@ -111,6 +125,18 @@ impl Fires {
                 "attempt_answers",
                 "Callback requests ended, by what came back",
                 answers,
+            ),
+            failures: register(
+                r,
+                "attempt_failures",
+                "Callback requests that were not answered with 2xx, by reason",
+                Family::default(),
+            ),
+            not_tried: register(
+                r,
+                "attempts_not_tried",
+                "Callback requests put off since this node had no means to make them, by what it lacks",
+                Family::default(),
             ),
             overdue: register(
                 r,
@@ -152,6 +178,16 @@ impl Metrics {
             .answers
             .get_or_create(&AnswerLabels { class: class.label() })
             .inc();
+    }
+
+    /// An attempt failed; `reason` is one of few words.
+    pub fn inc_attempt_failure(&self, reason: &'static str) {
+        self.fires.failures.get_or_create(&ReasonLabels { reason }).inc();
+    }
+
+    /// An attempt was put off, since this node lacked something.
+    pub fn inc_attempt_not_tried(&self, lacks: &'static str) {
+        self.fires.not_tried.get_or_create(&LackLabels { lacks }).inc();
     }
 
     /// Fires in memory whose time has come and that wait to start.

@@ -122,7 +122,8 @@ fn a_tally_moves_creates_deletes_and_outcomes() {
         deleted: 2,
         delivered: 3,
         failed: 4,
-        skipped: 5,
+        skipped_misfire: 5,
+        skipped_overlap: 9,
         cancelled: 6,
         skipped_unknown: 7,
         updated: 8,
@@ -138,6 +139,7 @@ fn a_tally_moves_creates_deletes_and_outcomes() {
         ("delivered", "13"),
         ("failed", "4"),
         ("skipped_misfire", "5"),
+        ("skipped_overlap", "9"),
         ("cancelled", "6"),
         ("skipped_unknown", "7"),
     ] {
@@ -146,6 +148,23 @@ fn a_tally_moves_creates_deletes_and_outcomes() {
             count
         );
     }
+}
+
+#[test]
+fn failures_are_counted_by_reason() {
+    let metrics = Metrics::default();
+    metrics.inc_attempt_failure("dns");
+    metrics.inc_attempt_failure("dns");
+    metrics.inc_attempt_not_tried("files");
+    let failures = |reason| {
+        value_of(
+            &metrics,
+            &format!("xcron_attempt_failures_total{{reason=\"{reason}\"}}"),
+        )
+    };
+    assert_eq!(failures("dns"), "2");
+    let not_tried = value_of(&metrics, "xcron_attempts_not_tried_total{lacks=\"files\"}");
+    assert_eq!(not_tried, "1");
 }
 
 #[test]

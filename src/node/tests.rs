@@ -12,7 +12,8 @@ use tokio::sync::Notify;
 
 use super::*;
 use crate::clock::SystemClock;
-use crate::core::retry::{Answer, NoAnswer, RetryPolicy};
+use crate::core::reason::NoAnswer;
+use crate::core::retry::{Answer, RetryPolicy};
 use crate::core::task::{self, Life, Schedule};
 use crate::fire::deliver::{Attempt, Deliver, Delivered, Delivery, MaySend};
 use crate::id::{GroupCount, TaskId};
@@ -231,7 +232,7 @@ async fn failures_are_retried_with_the_same_fire_id_and_410_stops() {
         .await
         .expect("stored");
     let gone = settled(&router, "gone").await;
-    assert_eq!((gone.failed, gone.outcomes[0].status), (1, 410));
+    assert_eq!((gone.failed, gone.outcomes[0].http_status()), (1, Some(410)));
     let view = Tasks::query(router.as_ref(), TaskId::parse("second").expect("valid"))
         .await
         .expect("there");

@@ -9,7 +9,8 @@ use parking_lot::Mutex;
 use super::cluster::{LeaderHints, Parts, Router};
 use super::*;
 use crate::clock::{Clock, SystemClock};
-use crate::core::command::{AttemptResult, COMMANDS, Op, Reply, Settle};
+use crate::core::command::{AttemptResult, COMMANDS, Op, Reply, Settle, Skipped};
+use crate::core::reason::Reason;
 use crate::core::task::Delivery;
 use crate::entropy::SystemEntropy;
 use crate::id::{GroupId, NodeId};
@@ -232,10 +233,11 @@ async fn an_update_begins_after_the_leader_s_now_and_after_what_was_fired() {
         revision: 2,
         due_ms: due_ms.expect("hourly"),
         expected_ms: due_ms.expect("hourly"),
-        skipped: 0,
+        skipped: Skipped::default(),
         attempt: 1,
         result: AttemptResult::Delivered,
-        status: 200,
+        reason: Reason::Http(200),
+        is_sent: true,
         at_ms: now_ms,
         next_due_ms: due_ms.map(|due_ms| due_ms + 3_600_000),
         expire_ms: 0,

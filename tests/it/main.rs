@@ -6,6 +6,7 @@ mod cli;
 mod cluster;
 mod damage;
 mod defaults;
+mod delivery;
 mod dev;
 mod disk;
 mod firing;

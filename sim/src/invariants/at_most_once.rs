@@ -1,9 +1,10 @@
-//! I24: a fire of a task that is delivered at most once has one attempt at the most, under every fault.
+//! I24: a fire of a task that is delivered at most once has one attempt at the most that has begun, under every fault. One of which
+//! no byte has left, since there was no connection, has not begun.
 
 use std::collections::BTreeMap;
 
 use super::facts::{Facts, Run, broken, tell};
-use crate::history::{Attempt, Violation};
+use crate::history::{Answered, Attempt, Violation};
 
 /// The invariant.
 pub const NAME: &str = "I24 at most once";
@@ -21,7 +22,8 @@ fn repeated(facts: &Facts<'_>) -> Option<String> {
     let mut firsts: BTreeMap<&str, &Attempt> = BTreeMap::new();
     let is_once = |attempt: &&&Attempt| {
         let contents = facts.contents_of(attempt);
-        !contents.is_empty() && contents.iter().all(|task| task.at_most_once)
+        let has_begun = attempt.answered != Answered::Lost;
+        has_begun && !contents.is_empty() && contents.iter().all(|task| task.at_most_once)
     };
     facts.attempts.iter().filter(is_once).find_map(|attempt| {
         let first = firsts.insert(&attempt.fire_id, attempt)?;

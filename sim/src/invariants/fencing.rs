@@ -4,8 +4,9 @@
 
 use std::convert::Infallible;
 
-use xcron::core::command::{AttemptResult, ClaimFire, Op, Reply, Settle};
+use xcron::core::command::{AttemptResult, ClaimFire, Op, Reply, Settle, Skipped};
 use xcron::core::machine::{Batch, GroupState, View};
+use xcron::core::reason::Reason;
 use xcron::core::task::{Life, TaskSpec, TaskState};
 use xcron::id::TaskKey;
 
@@ -61,10 +62,11 @@ fn replies(view: &GroupView, key: TaskKey, state: &TaskState) -> Option<[Reply; 
             revision: state.revision,
             due_ms,
             expected_ms: due_ms,
-            skipped: 0,
+            skipped: Skipped::default(),
             attempt,
             result: AttemptResult::Retry { at_ms: due_ms + 1_000 },
-            status: 500,
+            reason: Reason::Http(500),
+            is_sent: true,
             at_ms: due_ms,
             next_due_ms: None,
             expire_ms: due_ms + 1_000_000,
@@ -87,7 +89,8 @@ fn claims(view: &GroupView, key: TaskKey, state: &TaskState) -> Option<[Reply; 4
             revision: state.revision,
             due_ms,
             expected_ms: due_ms,
-            skipped: 0,
+            skipped: Skipped::default(),
+            attempt: 1,
             at_ms: due_ms,
             next_due_ms: None,
         })

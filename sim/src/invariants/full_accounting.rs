@@ -1,5 +1,6 @@
 //! I23: every due of every task has come to exactly one end, or has not come yet, and their number is that of the schedule.
 
+use xcron::core::reason::Reason;
 use xcron::core::task::{Life, Outcome, TaskSpec, TaskState, Verdict};
 
 use super::acked_survives::is_of;
@@ -13,8 +14,6 @@ pub const NAME: &str = "I23 full accounting";
 
 /// A retry may wait for another attempt of its task that is on its way: how much later it is looked at then.
 const WAITS_US: u64 = 15_000_000;
-/// The target wants nothing more of the task.
-const GONE: u16 = 410;
 
 /// Judges every task that is stored.
 pub fn check(run: &Run<'_>) -> Vec<Violation> {
@@ -51,14 +50,14 @@ fn life(state: &TaskState) -> Option<String> {
     })
 }
 
-/// A one-shot fails by its last attempt or by the target's wish only. A cron task may also fail by too many open fires.
+/// A fire fails by its last attempt or by the target's wish only; one that is delivered at most once by its first that was sent.
 fn given_up(run: &Run<'_>, facts: &Facts<'_>, state: &TaskState) -> Option<String> {
     let most = run.history.attempts_max;
-    let may_retry = |task: &&Task| matches!(task.when, When::Once(_)) && !task.at_most_once;
-    let is_once = facts.contents().iter().all(may_retry);
+    let may_be_once = facts.contents().iter().any(|task| task.at_most_once);
     let is_wrong = |outcome: &&Outcome| {
-        let is_early =
-            is_once && outcome.verdict == Verdict::Failed && outcome.attempts < most && outcome.status != GONE;
+        let is_begun = may_be_once && outcome.is_sent;
+        let is_failed = outcome.verdict == Verdict::Failed && outcome.reason != Reason::Gone;
+        let is_early = is_failed && outcome.attempts < most && !is_begun;
         is_early || outcome.attempts > most
     };
     let outcome = state.outcomes.iter().find(is_wrong)?;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use xcron::core::machine::{digest_of_row, wakes};
+use xcron::core::reason::Reason;
 use xcron::core::record::encode_state;
 use xcron::core::target::Target;
 use xcron::core::task::{Delivery, Life, OpenFire, Outcome, Schedule, TaskSpec, TaskState, Verdict};
@@ -99,7 +100,8 @@ pub(super) fn outcome(due_ms: u64, attempts: u16, verdict: Verdict) -> Outcome {
         count: 1,
         attempts,
         verdict,
-        status: 200,
+        reason: Reason::Http(200),
+        is_sent: true,
         at_ms: wall(due_ms + 100),
     }
 }
@@ -292,6 +294,8 @@ pub(super) fn waiting(due_ms: u64, retry_ms: u64) -> OpenFire {
         run: 1,
         attempts: 1,
         retry_ms: wall(retry_ms),
+        reason: Reason::Http(500),
+        is_sent: true,
     }
 }
 

@@ -1,6 +1,7 @@
 //! `/v1/tasks/{id}`: what a change must hold, what is told of it, the form of a task.
 
 use super::*;
+use crate::core::reason::{NoAnswer, Reason};
 use crate::core::target::Target;
 use crate::core::task::{Claim, Delivery, OpenFire, Outcome, Schedule, TaskSpec, TaskState, Verdict};
 
@@ -18,12 +19,13 @@ fn task() -> TaskView {
         delivery: Delivery::AtMostOnce,
         revision: 7,
     };
-    let outcome = |verdict, status| Outcome {
+    let outcome = |verdict, reason, is_sent| Outcome {
         due_ms: NOW_MS,
         count: 2,
         attempts: 1,
         verdict,
-        status,
+        reason,
+        is_sent,
         at_ms: NOW_MS + 1,
     };
     let open = OpenFire {
@@ -31,12 +33,15 @@ fn task() -> TaskView {
         run: 3,
         attempts: 2,
         retry_ms: NOW_MS + 5,
+        reason: Reason::None(NoAnswer::Dns),
+        is_sent: false,
     };
     let claim = Claim {
         due_ms: NOW_MS + 2,
         run: 9,
         generation: 4,
         at_ms: NOW_MS + 3,
+        attempts: 1,
     };
     let state = TaskState {
         revision: 7,
@@ -46,7 +51,11 @@ fn task() -> TaskView {
         cancelled: 4,
         open: vec![open],
         claim: Some(claim),
-        outcomes: vec![outcome(Verdict::Delivered, 200), outcome(Verdict::SkippedUnknown, 0)],
+        outcomes: vec![
+            outcome(Verdict::Delivered, Reason::Http(200), true),
+            outcome(Verdict::Failed, Reason::Gone, true),
+            outcome(Verdict::Skipped, Reason::Overlap, false),
+        ],
         ..TaskState::new(NOW_MS + 1_000, Target([7; 16]))
     };
     TaskView { spec, state }
@@ -97,13 +106,16 @@ async fn a_task_is_shown_with_all_that_became_of_it() {
         "created_at": now,
         "next_due_at": "2026-03-01T00:00:01.500Z",
         "counts": {"delivered": 1, "failed": 2, "skipped": 3, "cancelled": 4},
-        "retrying": [{"due_at": now, "run": 3, "attempts": 2, "retry_at": "2026-03-01T00:00:00.505Z"}],
-        "claimed": {"due_at": "2026-03-01T00:00:00.502Z", "run": 9},
+        "retrying": [{"due_at": now, "run": 3, "attempts": 2, "retry_at": "2026-03-01T00:00:00.505Z",
+                      "reason": "dns", "sent": false}],
+        "claimed": {"due_at": "2026-03-01T00:00:00.502Z", "run": 9, "attempts": 1},
         "outcomes": [
-            {"due_at": now, "dues": 2, "verdict": "delivered", "attempts": 1, "http_status": 200,
-             "at": "2026-03-01T00:00:00.501Z"},
-            {"due_at": now, "dues": 2, "verdict": "skipped_unknown", "attempts": 1, "http_status": null,
-             "at": "2026-03-01T00:00:00.501Z"},
+            {"due_at": now, "dues": 2, "verdict": "delivered", "reason": "http_200", "attempts": 1, "http_status": 200,
+             "sent": true, "at": "2026-03-01T00:00:00.501Z"},
+            {"due_at": now, "dues": 2, "verdict": "failed", "reason": "gone", "attempts": 1, "http_status": 410,
+             "sent": true, "at": "2026-03-01T00:00:00.501Z"},
+            {"due_at": now, "dues": 2, "verdict": "skipped", "reason": "overlap", "attempts": 1, "http_status": null,
+             "sent": false, "at": "2026-03-01T00:00:00.501Z"},
         ],
     });
     assert_eq!(answer.json(), expected);

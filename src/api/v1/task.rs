@@ -1,5 +1,7 @@
 //! The form of a task under `/v1`: what it is, what became of its dues, what it waits for.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use serde_json::value::RawValue;
 
@@ -46,12 +48,16 @@ struct Retrying {
     run: u64,
     attempts: u16,
     retry_at: String,
+    reason: Cow<'static, str>,
+    #[serde(rename = "sent")]
+    is_sent: bool,
 }
 
 #[derive(Serialize)]
 struct Claimed {
     due_at: String,
     run: u64,
+    attempts: u16,
 }
 
 #[derive(Serialize)]
@@ -59,9 +65,11 @@ struct OutcomeFields {
     due_at: String,
     dues: u64,
     verdict: &'static str,
+    reason: Cow<'static, str>,
     attempts: u16,
-    #[serde(rename = "http_status")]
-    status: Option<u16>,
+    http_status: Option<u16>,
+    #[serde(rename = "sent")]
+    is_sent: bool,
     at: String,
 }
 
@@ -95,6 +103,7 @@ pub(super) fn json(view: &TaskView) -> Result<Vec<u8>, Refusal> {
         claimed: state.claim.map(|claim| Claimed {
             due_at: rfc3339_ms(claim.due_ms),
             run: claim.run,
+            attempts: claim.attempts,
         }),
         outcomes: state.outcomes.iter().map(outcome).collect(),
     };
@@ -124,6 +133,8 @@ fn retrying(state: &TaskState) -> Vec<Retrying> {
         run: open.run,
         attempts: open.attempts,
         retry_at: rfc3339_ms(open.retry_ms),
+        reason: open.reason.name(),
+        is_sent: open.is_sent,
     });
     open.collect()
 }
@@ -135,12 +146,13 @@ fn outcome(outcome: &Outcome) -> OutcomeFields {
         verdict: match outcome.verdict {
             Verdict::Delivered => "delivered",
             Verdict::Failed => "failed",
-            Verdict::SkippedMisfire => "skipped_misfire",
+            Verdict::Skipped => "skipped",
             Verdict::Cancelled => "cancelled",
-            Verdict::SkippedUnknown => "skipped_unknown",
         },
+        reason: outcome.reason.name(),
         attempts: outcome.attempts,
-        status: (outcome.status > 0).then_some(outcome.status),
+        http_status: outcome.http_status(),
+        is_sent: outcome.is_sent,
         at: rfc3339_ms(outcome.at_ms),
     }
 }

@@ -3,15 +3,16 @@
 //! Pure changes of one task's state, called by the machine.
 
 use super::Tally;
-use crate::core::command::{ClaimFire, Settle};
-use crate::core::task::{OpenFire, Outcome, TaskState, Verdict};
-use crate::limits::{OPEN_FIRES_MAX, OUTCOMES_KEPT};
+use crate::core::command::{ClaimFire, Settle, Skipped};
+use crate::core::reason::Reason;
+use crate::core::task::{Outcome, TaskState, Verdict};
+use crate::limits::OUTCOMES_KEPT;
 
 /// Which fire an operation is about, and what it says of the dues around it.
 pub(super) struct Report {
     due_ms: u64,
     expected_ms: u64,
-    skipped: u64,
+    skipped: Skipped,
     next_due_ms: Option<u64>,
     attempt: u16,
     at_ms: u64,
@@ -35,75 +36,90 @@ impl Report {
             expected_ms: claim.expected_ms,
             skipped: claim.skipped,
             next_due_ms: claim.next_due_ms,
-            attempt: 1,
+            attempt: claim.attempt,
             at_ms: claim.at_ms,
         }
     }
 }
 
+/// A fire that was taken out of the state.
+pub(super) struct Taken {
+    pub(super) due_ms: u64,
+    pub(super) run: u64,
+    /// Attempts that were reported before.
+    pub(super) attempts: u16,
+}
+
 /// Finds the fire that is reported on and takes it out of the state: the claimed one, an open one, or the next due, which
-/// then moves on. `None` if it has its final outcome already, or if a later attempt of it was reported first.
-pub(super) fn take_fire(state: &mut TaskState, report: &Report, tally: &mut Tally) -> Option<OpenFire> {
-    if let Some(claim) = state.claim.take_if(|claim| claim.due_ms == report.due_ms) {
-        return Some(OpenFire {
-            due_ms: claim.due_ms,
-            run: claim.run,
-            attempts: 0,
-            retry_ms: 0,
+/// then moves on. `None` if it has its final outcome already, or if this attempt of it, or a later one, was reported before.
+pub(super) fn take_fire(state: &mut TaskState, report: &Report, tally: &mut Tally) -> Option<Taken> {
+    if let Some(claim) = state.claim.filter(|claim| claim.due_ms == report.due_ms) {
+        let is_next = report.attempt > claim.attempts;
+        return is_next.then(|| {
+            state.claim = None;
+            Taken {
+                due_ms: claim.due_ms,
+                run: claim.run,
+                attempts: claim.attempts,
+            }
         });
     }
     if let Some(at) = state.open.iter().position(|open| open.due_ms == report.due_ms) {
-        return (report.attempt > state.open[at].attempts).then(|| state.open.remove(at));
+        let is_next = report.attempt > state.open[at].attempts;
+        return is_next.then(|| {
+            let open = state.open.remove(at);
+            Taken {
+                due_ms: open.due_ms,
+                run: open.run,
+                attempts: open.attempts,
+            }
+        });
     }
     if state.next_due_ms != Some(report.expected_ms) {
         return None;
     }
-    if report.skipped > 0 {
-        let skipped = Outcome {
-            due_ms: report.expected_ms,
-            count: report.skipped,
-            attempts: 0,
-            verdict: Verdict::SkippedMisfire,
-            status: 0,
-            at_ms: report.at_ms,
-        };
-        state.dues_past += report.skipped;
-        conclude(state, skipped, tally);
-    }
+    let Skipped {
+        misfires,
+        overlaps,
+        overlaps_from_ms,
+    } = report.skipped;
+    skip(state, report, (report.expected_ms, misfires), Reason::Misfire, tally);
+    skip(state, report, (overlaps_from_ms, overlaps), Reason::Overlap, tally);
     state.dues_past += 1;
     state.next_due_ms = report.next_due_ms;
-    Some(OpenFire {
+    Some(Taken {
         due_ms: report.due_ms,
         run: state.dues_past,
         attempts: 0,
-        retry_ms: 0,
     })
 }
 
-/// Puts a fire back to wait for its retry. Beyond the bound the oldest open fire ends as failed.
-pub(super) fn reopen(state: &mut TaskState, fire: OpenFire, settle: &Settle, tally: &mut Tally) {
-    let at = state.open.partition_point(|open| open.due_ms < fire.due_ms);
-    state.open.insert(at, fire);
-    if state.open.len() > OPEN_FIRES_MAX {
-        let oldest = state.open.remove(0);
-        conclude(
-            state,
-            Outcome {
-                attempts: oldest.attempts,
-                ..outcome(&oldest, settle, Verdict::Failed)
-            },
-            tally,
-        );
+/// Ends a row of dues that a later one is fired instead of.
+fn skip(state: &mut TaskState, report: &Report, (due_ms, count): (u64, u64), reason: Reason, tally: &mut Tally) {
+    if count == 0 {
+        return;
     }
+    state.dues_past += count;
+    let skipped = Outcome {
+        due_ms,
+        count,
+        attempts: 0,
+        verdict: Verdict::Skipped,
+        reason,
+        is_sent: false,
+        at_ms: report.at_ms,
+    };
+    conclude(state, skipped, tally);
 }
 
-pub(super) fn outcome(fire: &OpenFire, settle: &Settle, verdict: Verdict) -> Outcome {
+pub(super) fn outcome(fire: &Taken, settle: &Settle, verdict: Verdict) -> Outcome {
     Outcome {
         due_ms: fire.due_ms,
         count: 1,
         attempts: settle.attempt,
         verdict,
-        status: settle.status,
+        reason: settle.reason,
+        is_sent: settle.is_sent,
         at_ms: settle.at_ms,
     }
 }
@@ -113,8 +129,14 @@ pub(super) fn conclude(state: &mut TaskState, outcome: Outcome, tally: &mut Tall
     let (counter, total) = match outcome.verdict {
         Verdict::Delivered => (&mut state.delivered, &mut tally.delivered),
         Verdict::Failed => (&mut state.failed, &mut tally.failed),
-        Verdict::SkippedMisfire => (&mut state.skipped, &mut tally.skipped),
-        Verdict::SkippedUnknown => (&mut state.skipped, &mut tally.skipped_unknown),
+        Verdict::Skipped => {
+            let total = match outcome.reason {
+                Reason::Overlap => &mut tally.skipped_overlap,
+                Reason::Unknown => &mut tally.skipped_unknown,
+                _ => &mut tally.skipped_misfire,
+            };
+            (&mut state.skipped, total)
+        }
         Verdict::Cancelled => (&mut state.cancelled, &mut tally.cancelled),
     };
     *counter += outcome.count;
@@ -126,20 +148,23 @@ pub(super) fn conclude(state: &mut TaskState, outcome: Outcome, tally: &mut Tall
 }
 
 /// Ends every open fire, the claimed one and the next due as cancelled.
-pub(super) fn cancel_all(state: &mut TaskState, at_ms: u64, tally: &mut Tally) {
+pub(super) fn cancel_all(state: &mut TaskState, at_ms: u64, reason: Reason, tally: &mut Tally) {
     let open = std::mem::take(&mut state.open)
         .into_iter()
-        .map(|open| (open.due_ms, open.attempts));
-    let claim = state.claim.take().map(|claim| (claim.due_ms, 1));
-    let next = state.next_due_ms.take().map(|due_ms| (due_ms, 0));
+        .map(|open| (open.due_ms, open.attempts, open.is_sent));
+    // Its attempt may be on its way.
+    let claim = state.claim.take();
+    let claim = claim.map(|claim| (claim.due_ms, claim.attempts.saturating_add(1), true));
+    let next = state.next_due_ms.take().map(|due_ms| (due_ms, 0, false));
     state.dues_past += u64::from(next.is_some());
-    for (due_ms, attempts) in open.chain(claim).chain(next).collect::<Vec<_>>() {
+    for (due_ms, attempts, is_sent) in open.chain(claim).chain(next).collect::<Vec<_>>() {
         let outcome = Outcome {
             due_ms,
             count: 1,
             attempts,
             verdict: Verdict::Cancelled,
-            status: 0,
+            reason,
+            is_sent,
             at_ms,
         };
         conclude(state, outcome, tally);

@@ -1,5 +1,7 @@
 //! The machine against a plain map: what each operation means, and the laws that hold after any sequence of them.
 
+mod retries;
+
 use std::cell::RefCell;
 use std::collections::BTreeMap;
 use std::convert::Infallible;
@@ -7,6 +9,7 @@ use std::convert::Infallible;
 use proptest::prelude::*;
 
 use super::*;
+use crate::core::command::Skipped;
 use crate::core::task::{Delivery, Schedule};
 use crate::id::TaskId;
 use crate::limits::{OPEN_FIRES_MAX, OUTCOMES_KEPT};
@@ -148,7 +151,8 @@ fn claim(id: &str, generation: u64) -> ClaimFire {
         revision: 1,
         due_ms: 100,
         expected_ms: 100,
-        skipped: 0,
+        skipped: Skipped::default(),
+        attempt: 1,
         at_ms: 101,
         next_due_ms: None,
     }
@@ -161,10 +165,11 @@ fn settle(id: &str, attempt: u16, result: AttemptResult) -> Settle {
         revision: 1,
         due_ms: 100,
         expected_ms: 100,
-        skipped: 0,
+        skipped: Skipped::default(),
         attempt,
         result,
-        status: 200,
+        reason: Reason::Http(200),
+        is_sent: true,
         at_ms: 101,
         next_due_ms: None,
         expire_ms: 1_000,
@@ -357,17 +362,31 @@ fn missed_dues_are_recorded_as_skipped() {
     let model = led_with_task();
     let late = Settle {
         due_ms: 400,
-        skipped: 3,
+        skipped: Skipped {
+            misfires: 2,
+            overlaps: 1,
+            overlaps_from_ms: 300,
+        },
         next_due_ms: Some(500),
         ..settle("a", 1, AttemptResult::Delivered)
     };
-    assert_eq!(model.one(Op::Settle(late)), Reply::Done);
+    let (replies, changes) = model.apply(&[Op::Settle(late)]);
+    assert_eq!(replies, [Reply::Done]);
+    assert_eq!((changes.tally.skipped_misfire, changes.tally.skipped_overlap), (2, 1));
     let task = model.task("a");
     assert_eq!(
         (task.skipped, task.delivered, task.dues_past, task.next_due_ms),
         (3, 1, 4, Some(500))
     );
-    assert_eq!((task.outcomes[0].due_ms, task.outcomes[0].count), (100, 3));
+    let ended: Vec<_> = task.outcomes.iter().map(|o| (o.due_ms, o.count, o.reason)).collect();
+    assert_eq!(
+        ended,
+        [
+            (100, 2, Reason::Misfire),
+            (300, 1, Reason::Overlap),
+            (400, 1, Reason::Http(200))
+        ]
+    );
     model.check();
 }
 
@@ -474,24 +493,17 @@ fn a_claimed_fire_is_one_leadership_s_and_has_one_report() {
     let unknown = Settle {
         generation: 2,
         result: AttemptResult::Unknown,
+        reason: Reason::Unknown,
         ..late
     };
     assert_eq!(model.one(Op::Settle(unknown.clone())), Reply::Done);
     assert_eq!(model.one(Op::Settle(unknown)), Reply::Repeat);
     let task = model.task("a");
     assert_eq!((task.skipped, task.life, task.claim), (1, Life::Finished, None));
-    assert_eq!(task.outcomes[0].verdict, Verdict::SkippedUnknown);
-    model.check();
-}
-
-#[test]
-fn a_claimed_fire_is_never_tried_again() {
-    let model = led_with_task();
-    model.one(Op::Claim(claim("a", 1)));
-    let retry = settle("a", 1, AttemptResult::Retry { at_ms: 500 });
-    assert_eq!(model.one(Op::Settle(retry)), Reply::Done);
-    let task = model.task("a");
-    assert_eq!((task.failed, task.open.len(), task.life), (1, 0, Life::Finished));
+    assert_eq!(
+        (task.outcomes[0].verdict, task.outcomes[0].reason),
+        (Verdict::Skipped, Reason::Unknown)
+    );
     model.check();
 }
 
@@ -536,6 +548,7 @@ fn any_result() -> impl Strategy<Value = AttemptResult> {
         Just(AttemptResult::Failed),
         Just(AttemptResult::Stop),
         Just(AttemptResult::Unknown),
+        Just(AttemptResult::Overlap),
     ]
 }
 
@@ -561,12 +574,13 @@ proptest! {
                     key, spec: &specs[*id], due_ms: *x, target: TARGET, revision: u32::from(*attempt), at_ms: *y,
                 },
                 5 => Op::Claim(ClaimFire {
-                    key, generation: *generation, revision: u32::from(*attempt), due_ms: *x, expected_ms: *x, skipped: 0,
-                    at_ms: *y, next_due_ms: (x % 2 == 0).then_some(*y + 1),
+                    key, generation: *generation, revision: u32::from(*attempt), due_ms: *x, expected_ms: *x,
+                    skipped: Skipped::default(), attempt: *attempt, at_ms: *y, next_due_ms: (x % 2 == 0).then_some(*y + 1),
                 }),
                 _ => Op::Settle(Settle {
                     key, generation: *generation, revision: u32::from(x % 2 == 0) + 1, due_ms: *x, expected_ms: *y,
-                    skipped: u64::from(x > y), attempt: *attempt, result: *result, status: 0, at_ms: 7,
+                    skipped: Skipped { misfires: u64::from(x > y), overlaps: x % 3, overlaps_from_ms: *x },
+                    attempt: *attempt, result: *result, reason: Reason::Http(500), is_sent: x % 2 == 0, at_ms: 7,
                     next_due_ms: (x % 2 == 0).then_some(*y + 1), expire_ms: *y,
                 }),
             }

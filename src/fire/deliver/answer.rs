@@ -10,7 +10,8 @@ use rustix::io::Errno;
 
 use super::{Delivered, LocalLimit};
 use crate::core::instant::http_date_ms;
-use crate::core::retry::{Answer, NoAnswer};
+use crate::core::reason::NoAnswer;
+use crate::core::retry::Answer;
 use crate::limits::ANSWER_BYTES_MAX;
 
 /// The part of an answer that decides anything.

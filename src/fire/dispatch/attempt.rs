@@ -11,10 +11,13 @@ use super::{Dispatcher, Queued, SECOND_LOOK_MS};
 use crate::core::command::{AttemptResult, Settle};
 use crate::core::due::{DueAttempt, due_attempts};
 use crate::core::machine::{self, DueEntry, View};
-use crate::core::retry::{Answer, NoAnswer};
-use crate::core::task::{Delivery, TaskSpec, TaskState};
+use crate::core::reason::NoAnswer;
+use crate::core::retry::Answer;
+use crate::core::task::{Delivery, TaskState};
 use crate::fire::deliver::{Attempt, Delivered, LocalLimit, MaySend};
+use crate::fire::window::Window;
 use crate::id::{FireId, TaskId};
+use crate::limits::OPEN_FIRES_MAX;
 use crate::metrics::AnswerClass;
 use crate::raft::Group;
 
@@ -29,51 +32,49 @@ const LOCAL_LIMIT_PAUSE: Duration = Duration::from_millis(SECOND_LOOK_MS);
 const LOCAL_GRACE_MS: u64 = 60_000;
 
 impl Dispatcher {
-    /// Makes the attempts that are due, one after the other: attempts of one task never overlap.
+    /// Makes the attempts that are due, one after the other: attempts of one task never overlap. Each outcome but the last is
+    /// reported before the next attempt begins.
     pub(super) async fn attempts(&self, group: &Group, fire: Queued) -> Result<Made, SecondLook> {
-        // Queued under a leadership that is over: not worth a read of the task.
-        if !self.may_start(fire) {
-            return Ok(Made::default());
-        }
-        let Some((spec, state, due)) = self.read(group, fire)? else {
-            return Ok(Made::default());
-        };
-        let mut made = Made::default();
-        if let Some(claim) = state.claim {
-            // Whoever has claimed it is not at work any more, or this task would be busy here.
-            made.settles.push(self.unknown(fire, &state, claim));
-            made.then = Then::SecondLook;
-            return Ok(made);
-        }
-        if due.is_empty() {
-            // It was due when it was taken: the clock has been set back since, or somebody else has settled it.
-            made.then = put_back(&state);
-        }
-        let task = Fired {
-            id: spec.id,
-            url: spec.url.into(),
-            body: Bytes::from(spec.body),
-            is_once: spec.delivery == Delivery::AtMostOnce,
-            state,
-        };
-        for attempt in due {
-            match self.attempt(group, fire, &task, attempt).await {
-                Ok(settle) => made.settles.push(settle),
-                Err(then) => {
-                    made.then = then;
-                    break;
+        for _ in 0..=OPEN_FIRES_MAX {
+            // Queued under a leadership that is over: not worth a read of the task.
+            let Some(firing_since_ms) = self.firing_since_ms(fire) else {
+                return Ok(Made::default());
+            };
+            let Some((task, due)) = self.read(group, fire, firing_since_ms)? else {
+                return Ok(Made::default());
+            };
+            if let Some(claim) = task.state.claim {
+                // Whoever has claimed it is not at work any more, or this task would be busy here.
+                return Ok(Made {
+                    settle: Some(self.unknown(fire, &task, claim)),
+                    then: Then::SecondLook,
+                });
+            }
+            let Some(attempt) = due.first() else {
+                // It was due when it was taken: the clock has been set back since, or somebody else has settled it.
+                return Ok(Made::nothing(put_back(&task.state)));
+            };
+            let settle = if attempt.is_overlap {
+                self.overlap(fire, &task, *attempt)
+            } else {
+                match self.attempt(group, fire, &task, *attempt).await {
+                    Ok(settle) => settle,
+                    Err(then) => return Ok(Made::nothing(then)),
                 }
+            };
+            // The target may want nothing more of this task, whatever else is due.
+            if due.len() == 1 || settle.result == AttemptResult::Stop {
+                return Ok(Made {
+                    settle: Some(settle),
+                    then: Then::Nothing,
+                });
             }
-            // The target wants nothing more of this task, whatever else is due.
-            if made
-                .settles
-                .last()
-                .is_some_and(|last| last.result == AttemptResult::Stop)
-            {
-                break;
+            if !self.report(group, fire, Some(&settle)).await {
+                return Err(SecondLook);
             }
         }
-        Ok(made)
+        // Others wait for their turn as well.
+        Err(SecondLook)
     }
 
     /// The instant at which the attempt starts, which is now; or what becomes of the task instead.
@@ -109,8 +110,18 @@ impl Dispatcher {
     }
 
     fn may_start(&self, fire: Queued) -> bool {
+        self.firing_since_ms(fire).is_some()
+    }
+
+    /// From when on this node could fire the task's group, if an attempt of it may start.
+    fn firing_since_ms(&self, fire: Queued) -> Option<u64> {
         let window = self.0.parts.windows.of(fire.group);
-        window.with(|window| window.may_start(fire.key, fire.generation)) == Some(true)
+        let look = |window: &mut Window| {
+            let may_start = window.may_start(fire.key, fire.generation);
+            // A window that was opened just now in place of another does not know it yet, and stops nothing.
+            may_start.then(|| window.firing_since_ms().unwrap_or(0))
+        };
+        window.with(look).flatten()
     }
 
     /// Whether an attempt may be made now, and what time it is.
@@ -149,21 +160,17 @@ impl Dispatcher {
             let began = self.0.parts.clock.monotonic();
             let may_send = self.may_send(group, fire, task, attempt);
             match self.deliver(fire, task, attempt, now_ms, may_send).await {
-                Delivered::Ended { answer, .. } => {
+                Delivered::Ended { answer, is_sent } => {
                     let parts = &self.0.parts;
                     parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
                     parts.metrics.inc_attempt_answer(class(&answer));
                     // Not what the wall clock shows: it may have jumped meanwhile.
                     let took = parts.clock.monotonic().saturating_sub(began);
                     let at_ms = now_ms + u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
-                    return Ok(self.settle(fire, task, attempt, &answer, at_ms));
+                    return Ok(self.settle(fire, task, attempt, (&answer, is_sent), at_ms));
                 }
                 Delivered::NotTried(limit) => {
-                    tracing::debug!(
-                        task = task.id.as_str(),
-                        limit = limit.name(),
-                        "this node had no means for an attempt"
-                    );
+                    self.tell_not_tried(limit);
                     if !task.is_once {
                         return Err(Then::SecondLook);
                     }
@@ -216,8 +223,13 @@ impl Dispatcher {
         }
     }
 
-    /// Reads the task; `None` if it owes nothing, which is so when it was deleted or settled meanwhile.
-    fn read(&self, group: &Group, fire: Queued) -> Result<Option<(TaskSpec, TaskState, Vec<DueAttempt>)>, SecondLook> {
+    /// Reads the task and what it owes; `None` if there is none, which is so when it was deleted meanwhile.
+    fn read(
+        &self,
+        group: &Group,
+        fire: Queued,
+        firing_since_ms: u64,
+    ) -> Result<Option<(Fired, Vec<DueAttempt>)>, SecondLook> {
         let parts = &self.0.parts;
         let now_ms = parts.steady.wall_ms().ok_or(SecondLook)?;
         let fault = |error: crate::store::StoreError| {
@@ -234,13 +246,21 @@ impl Dispatcher {
             // An update came between the two reads.
             return Err(SecondLook);
         }
-        match due_attempts(&state, &spec.schedule, now_ms) {
-            Ok(due) => Ok(Some((spec, state, due))),
+        let due = match due_attempts(&state, &spec.schedule, firing_since_ms, now_ms) {
+            Ok(due) => due,
             Err(error) => {
                 tracing::error!(task = spec.id.as_str(), %error, "a stored schedule is not understood by this release");
-                Err(SecondLook)
+                return Err(SecondLook);
             }
-        }
+        };
+        let task = Fired {
+            id: spec.id,
+            url: spec.url.into(),
+            body: Bytes::from(spec.body),
+            is_once: spec.delivery == Delivery::AtMostOnce,
+            state,
+        };
+        Ok(Some((task, due)))
     }
 }
 
@@ -249,19 +269,26 @@ pub(super) struct SecondLook;
 
 /// A task as it is fired.
 pub(super) struct Fired {
-    id: TaskId,
-    url: Arc<str>,
+    pub(super) id: TaskId,
+    pub(super) url: Arc<str>,
     body: Bytes,
     /// It is delivered at most once.
     pub(super) is_once: bool,
     pub(super) state: TaskState,
 }
 
-/// The attempts of one task that were made.
+/// What is to be done after the attempts of one task.
 #[derive(Default)]
 pub(super) struct Made {
-    pub(super) settles: Vec<Settle>,
+    /// The last outcome, which is not reported yet.
+    pub(super) settle: Option<Settle>,
     pub(super) then: Then,
+}
+
+impl Made {
+    fn nothing(then: Then) -> Self {
+        Self { settle: None, then }
+    }
 }
 
 /// What else there is to do for a task whose attempts are recorded.

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicI64;
 
 use super::*;
+use crate::core::reason::Reason;
 use crate::core::task::Verdict;
 
 const MINUTE_MS: u64 = 60_000;
@@ -124,10 +125,14 @@ async fn a_crontab_task_that_missed_three_dues_fires_the_latest_and_records_two_
     };
     assert_eq!((state.delivered, state.skipped, state.dues_past), (1, 2, 3));
     assert_eq!(state.next_due_ms, Some(minute_ms + 3 * MINUTE_MS));
-    let outcomes: Vec<_> = state.outcomes.iter().map(|o| (o.due_ms, o.count, o.verdict)).collect();
+    let outcomes: Vec<_> = state
+        .outcomes
+        .iter()
+        .map(|o| (o.due_ms, o.count, o.verdict, o.reason))
+        .collect();
     let wanted = [
-        (minute_ms, 2, Verdict::SkippedMisfire),
-        (minute_ms + 2 * MINUTE_MS, 1, Verdict::Delivered),
+        (minute_ms, 2, Verdict::Skipped, Reason::Misfire),
+        (minute_ms + 2 * MINUTE_MS, 1, Verdict::Delivered, Reason::Http(200)),
     ];
     assert_eq!(outcomes, wanted);
     let fired: Vec<_> = fixture

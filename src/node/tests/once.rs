@@ -1,6 +1,7 @@
 //! Tasks that are delivered at most once: one attempt, whatever becomes of it and of its node.
 
 use super::*;
+use crate::core::reason::Reason;
 use crate::core::task::Verdict;
 
 fn once(fixture: &Fixture, id: &str, path: &str) -> NewTask {
@@ -49,7 +50,11 @@ fn what_a_process_had_begun_the_next_one_does_not_repeat() {
     process().block_on(async {
         let (node, router) = fixture.start().await;
         let state = settled(&router, "t").await;
-        assert_eq!((state.skipped, state.outcomes[0].verdict), (1, Verdict::SkippedUnknown));
+        let outcome = &state.outcomes[0];
+        assert_eq!(
+            (state.skipped, outcome.verdict, outcome.reason, outcome.is_sent),
+            (1, Verdict::Skipped, Reason::Unknown, true)
+        );
         assert_eq!(fixture.targets.attempts.lock().len(), 1, "it may have been delivered");
         stop(node).await;
     });

@@ -1,5 +1,6 @@
 //! What the nodes hold at the end.
 
+use xcron::core::reason::Reason;
 use xcron::core::target::Target;
 use xcron::core::task::{Life, TaskState, Verdict};
 
@@ -128,7 +129,7 @@ fn a_due_that_is_not_accounted_for_is_found() {
         run.change("flaky", |(_, state)| {
             (state.delivered, state.failed) = (0, 1);
             state.outcomes[0].verdict = Verdict::Failed;
-            state.outcomes[0].status = 500;
+            state.outcomes[0].reason = Reason::Http(500);
         });
     });
     Sample::shows("a due that waits for ever", name, |run| {
@@ -157,7 +158,7 @@ fn a_stored_count_that_is_wrong_is_found() {
         run.history.ops.pop();
         run.change("cron", |(_, state)| {
             (state.delivered, state.skipped) = (1, 1);
-            state.outcomes[0] = outcome(60_000, 0, Verdict::SkippedMisfire);
+            state.outcomes[0] = outcome(60_000, 0, Verdict::Skipped);
         });
     });
 }
