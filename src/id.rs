@@ -176,9 +176,12 @@ pub struct Progress {
 
 impl Progress {
     /// Whether a node that is here has been seen further on: it runs on an older copy of its directory.
+    ///
+    /// Within one start the log is not compared: what was seen on one connection may overtake what is said on another.
     pub fn is_behind(self, seen: Self) -> bool {
-        let is_other_start = seen.start.counter == self.start.counter && seen.start.nonce != self.start.nonce;
-        seen.start.counter > self.start.counter || is_other_start || (self.log != 0 && seen.log > self.log)
+        let is_same = seen.start == self.start;
+        let is_forgotten = seen.start.counter >= self.start.counter && !is_same;
+        is_forgotten || (!is_same && self.log != 0 && seen.log > self.log)
     }
 }
 
@@ -240,6 +243,7 @@ mod tests {
         for (own, is_behind, why) in [
             (at(8, 80, 1_000), false, "the next start"),
             (at(7, 70, 1_000), false, "the same start"),
+            (at(7, 70, 999), false, "the same start, whose words were overtaken"),
             (at(9, 90, 2_000), false, "later ones were not seen"),
             (at(6, 60, 1_000), true, "an earlier start"),
             (at(7, 71, 1_000), true, "another start of the same count"),
