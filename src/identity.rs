@@ -63,6 +63,9 @@ pub enum IdentityError {
          as a new node: the others hold what it held. If they are lost for good: xcron recover", .0.display()
     )]
     Superseded(PathBuf),
+    /// There is no data of a node.
+    #[error("data directory {}: {_1}", .0.display())]
+    Nothing(PathBuf, String),
     /// Nothing is wrong with it.
     #[error(
         "data directory {}: not set aside, since no start has found it damaged: --rejoin would throw away a good copy of the \
@@ -219,6 +222,11 @@ impl DataDirectory {
     /// Where the cluster's secret is kept unless a setting names another file.
     pub fn secret(&self) -> PathBuf {
         self.path.join(SECRET_FILE)
+    }
+
+    /// The identity as it is stored, whatever has become of the rest.
+    pub fn stored(&self) -> Result<Option<Identity>, IdentityError> {
+        self.read(IDENTITY_FILE, IDENTITY_V2)
     }
 
     /// Whether `--rejoin` may set the contents aside: a start has found them damaged, or older than the node once was, or the

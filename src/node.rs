@@ -7,6 +7,7 @@ mod found;
 mod front;
 mod memory;
 mod observers;
+mod recover;
 mod world;
 
 use std::convert::Infallible;
@@ -47,6 +48,7 @@ use observers::{Answers, ApiMetrics, LogMetrics, PeerMetrics};
 
 pub use enter::{Doorway, EnterError, Entered, Entrance, enter};
 pub use front::{Shown, Waiting, waiting};
+pub use recover::{Offline, Survey};
 pub use world::{Basics, LogWorld, PeerWorld, World, listen, note_damage};
 
 use front::Front;

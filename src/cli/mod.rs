@@ -9,8 +9,11 @@ mod cluster;
 mod config;
 mod cron;
 mod dev;
+mod export;
+mod import;
 mod logging;
 mod process;
+mod recover;
 mod serve;
 mod signals;
 
@@ -46,6 +49,12 @@ enum Command {
     Cron(cron::Args),
     /// Look at a running cluster, or ask a node to leave it
     Cluster(cluster::Args),
+    /// Write the tasks that a data directory holds, one line of JSON each
+    Export(export::Args),
+    /// Create the tasks of an export; nothing that is there is changed
+    Import(import::Args),
+    /// Make a surviving data directory a cluster of its own, after the majority was lost for good
+    Recover(recover::Args),
     /// Try a cluster on this machine: nodes to kill and restart, and a target that prints every callback
     Dev(dev::Args),
     /// Show or check settings
@@ -82,6 +91,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit
             ))
         }
         Command::Cluster(args) => cluster::run(args),
+        Command::Export(args) => export::run(args),
+        Command::Import(args) => import::run(&args),
+        Command::Recover(args) => recover::run(args),
         Command::Dev(args) => dev::run(&args),
         Command::Config(args) => config::run(args),
     }

@@ -4,6 +4,7 @@
 //! operations into entries, `group.rs` is one group on this node (`leading.rs` claims its leadership, `hand_over.rs` gives it
 //! away, `deaf.rs` ends it), `groups.rs` all of them (`leave.rs` lets one go), `wire.rs`, `network.rs` and
 //! `serve.rs` the messages between replicas (`install.rs` installs what another sent), `runtime.rs` what openraft runs on.
+//! `recover.rs` is for a majority that is lost for good.
 mod deaf;
 pub mod group;
 pub mod groups;
@@ -15,6 +16,7 @@ pub mod log;
 pub mod machine;
 pub mod network;
 pub mod proposer;
+pub mod recover;
 mod runtime;
 pub mod serve;
 pub mod types;

@@ -3,6 +3,7 @@
 
 mod founding;
 mod load;
+mod lost_majority;
 mod moves;
 mod old_copies;
 mod strangers;
