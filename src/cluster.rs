@@ -10,6 +10,7 @@ pub mod status;
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -78,10 +79,10 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Told how far it is off.
     pub steady: Steady,
-    /// Copies wanted of every group.
-    pub replicas: u8,
     /// How long a node is dead before its copies are made elsewhere, in milliseconds.
     pub replace_after_ms: u64,
+    /// This node stops: no further change of members begins here.
+    pub stopping: Arc<AtomicBool>,
 }
 
 /// This node's knowledge of its cluster.
@@ -94,8 +95,8 @@ pub enum DrainError {
     /// No such node.
     #[error("no node {0} is in this cluster; GET /v1/cluster lists them")]
     NotFound(String),
-    /// There is no other node.
-    #[error("it is the only live node: there is nobody to take its tasks over. Add a node first")]
+    /// There is no other node that stays.
+    #[error("it is the only live node that is not leaving: there is nobody to take its tasks over. Add a node first")]
     Alone,
     /// It does not answer.
     #[error("node {node} does not answer: {what}")]
@@ -158,7 +159,7 @@ impl Cluster {
         let mut reports: BTreeMap<NodeId, Report> = join_all(asked).await.into_iter().flatten().collect();
         reports.insert(parts.node, Report::of(&parts.groups));
         let now_ms = parts.clock.monotonic_ms();
-        let plan = placement::current_plan(&view, &parts.groups, parts.replicas, now_ms, parts.replace_after_ms);
+        let plan = placement::current_plan(&view, &parts.groups, now_ms, parts.replace_after_ms);
         status::picture(parts.cluster, parts.groups.count(), &view, &plan, &reports)
     }
 
@@ -172,7 +173,7 @@ impl Cluster {
         if !view
             .members
             .values()
-            .any(|member| member.is_alive && member.facts.node != id)
+            .any(|member| member.is_alive && !member.facts.draining && member.facts.node != id)
         {
             return Err(DrainError::Alone);
         }
@@ -308,6 +309,18 @@ impl Cluster {
         }
         // There is no gossip, or not any more.
         std::future::pending().await
+    }
+
+    /// Whether this node stops.
+    pub fn stopping(&self) -> Arc<AtomicBool> {
+        self.0.stopping.clone()
+    }
+
+    /// From now on no change of members begins here, and what has begun is finished: a group must not be left half way, where it
+    /// needs this node. Called before an ordered stop ends anything; takes `longest` at most.
+    pub async fn settle_members(&self, longest: Duration) {
+        self.0.stopping.store(true, Ordering::SeqCst);
+        placement::settle_members(&self.0.groups, longest).await;
     }
 
     /// Hands everything that this node leads to others, within `longest`; what cannot be handed over stays.

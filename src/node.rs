@@ -56,6 +56,8 @@ use memory::Memory;
 
 /// How long a node that was told to stop hands over what it leads.
 const HAND_OVER: Duration = Duration::from_secs(2);
+/// How long a node that was told to stop waits for changes of members that have begun.
+const SETTLE: Duration = Duration::from_secs(2);
 /// How long open requests may take to end after the node was told to stop.
 const DRAIN: Duration = Duration::from_secs(5);
 /// Time that is left for closing the groups, whatever a stop still waits for.
@@ -283,6 +285,7 @@ impl Node {
         let end = self.clock.monotonic() + longest;
         let left = || end.saturating_sub(self.clock.monotonic());
         // Others lead before this node falls silent. Its clients are served until then.
+        self.cluster.settle_members(SETTLE.min(left())).await;
         self.moving.shutdown().await;
         self.cluster.hand_everything_over(HAND_OVER.min(left())).await;
         // At once, or the others hand back to a node that they take for the best.
@@ -386,8 +389,8 @@ fn part_in_cluster<P>(
         metrics: world.metrics.clone(),
         clock: world.clock.clone(),
         steady: steady.clone(),
-        replicas: config.replicas,
         replace_after_ms: config.replace_after_secs * 1_000,
+        stopping: Arc::default(),
     })
 }
 
@@ -427,9 +430,9 @@ fn cluster_loops<P: net::Listen>(
         view: world.view.clone(),
         clock: world.clock.clone(),
         steady,
-        replicas: config.replicas,
         replace_after_ms: config.replace_after_secs * 1_000,
         callback: Duration::from_millis(config.fire.timeout_ms),
+        stopping: cluster.stopping(),
     });
     moving.spawn(placement.run());
     moving.spawn(placement::let_lost_copies_go(groups.clone(), world.view.clone()));

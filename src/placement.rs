@@ -10,6 +10,7 @@ mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio::sync::watch;
@@ -21,11 +22,11 @@ use crate::core::plan::{Known, Plan, SETTLED_MS, candidates, plan};
 use crate::core::walk::{Replica, Situation, Step, next_step};
 use crate::id::{GroupId, NodeId};
 use crate::limits::CLOCK_OFFSET_MS_MAX;
-use crate::membership::ClusterView;
-use crate::raft::{ChangeError, Group, Groups, Leadership, MOMENT, Members, Urgency};
+use crate::membership::{ClusterView, Member};
+use crate::raft::{ChangeError, Group, Groups, Leadership, MOMENT, Members, Standing, Urgency};
 use crate::steady::Steady;
 
-pub use going::{hand_everything_over, let_lost_copies_go};
+pub use going::{hand_everything_over, let_lost_copies_go, settle_members};
 
 /// How often the groups are looked at.
 const PASS: Duration = Duration::from_millis(500);
@@ -59,12 +60,12 @@ pub struct Parts {
     pub clock: Arc<dyn Clock>,
     /// Whose clock is wrong, as measured here.
     pub steady: Steady,
-    /// Copies wanted of every group.
-    pub replicas: u8,
     /// How long a node is dead before its copies are made elsewhere, in milliseconds.
     pub replace_after_ms: u64,
     /// How long a callback may take.
     pub callback: Duration,
+    /// This node stops: it only finishes what has begun.
+    pub stopping: Arc<AtomicBool>,
 }
 
 /// A group that this node leads, and what is remembered of it.
@@ -97,7 +98,8 @@ pub struct Placement {
 }
 
 /// The plan for the nodes that count now.
-pub fn current_plan(view: &ClusterView, groups: &Groups, replicas: u8, now_ms: u64, replace_after_ms: u64) -> Plan {
+pub fn current_plan(view: &ClusterView, groups: &Groups, now_ms: u64, replace_after_ms: u64) -> Plan {
+    let replicas = wanted_replicas(view);
     let known = known(view, groups, now_ms);
     plan(
         &candidates(&known, replicas, replace_after_ms),
@@ -106,9 +108,21 @@ pub fn current_plan(view: &ClusterView, groups: &Groups, replicas: u8, now_ms: u
     )
 }
 
+/// The copies that every group should have: the most that any node was started with, also one that is dead for now. So a larger
+/// number counts from the first node that is restarted with it, and a smaller one from the last.
+fn wanted_replicas(view: &ClusterView) -> u8 {
+    let told = view.members.values().filter(|member| member.facts.cluster.is_some());
+    told.map(|member| member.facts.replicas).max().unwrap_or(1).max(1)
+}
+
 /// The nodes that gossip shows, and those that it does not but that are members of a group which this node leads: they have
 /// been dead for as long as it has been running. What a copy says that is not led here may be long out of date.
 fn known(view: &ClusterView, groups: &Groups, now_ms: u64) -> Vec<Known> {
+    let holders: BTreeSet<NodeId> = groups
+        .iter()
+        .filter(|group| group.leads().is_some())
+        .flat_map(|group| group.members().members.into_keys())
+        .collect();
     let shown = view.members.values().filter(|member| member.facts.cluster.is_some());
     let shown = shown.map(|member| Known {
         node: member.facts.node,
@@ -117,20 +131,17 @@ fn known(view: &ClusterView, groups: &Groups, now_ms: u64) -> Vec<Known> {
         is_leaving: member.facts.draining,
         unchanged_ms: now_ms.saturating_sub(member.since_ms),
         known_ms: now_ms.saturating_sub(member.known_since_ms),
+        is_member: holders.contains(&member.facts.node),
     });
-    let holders: BTreeSet<NodeId> = groups
-        .iter()
-        .filter(|group| group.leads().is_some())
-        .flat_map(|group| group.members().members.into_keys())
-        .collect();
-    let hidden = holders.into_iter().filter(|node| !view.members.contains_key(node));
+    let hidden = holders.iter().filter(|node| !view.members.contains_key(node));
     let hidden = hidden.map(|node| Known {
-        node,
+        node: *node,
         zone: String::new(),
         is_alive: false,
         is_leaving: false,
         unchanged_ms: now_ms.saturating_sub(view.own().since_ms),
         known_ms: 0,
+        is_member: true,
     });
     shown.chain(hidden).collect()
 }
@@ -170,22 +181,19 @@ impl Placement {
         if now_ms.saturating_sub(view.own().since_ms) < LISTENING_MS {
             return;
         }
-        let plan = current_plan(
-            &view,
-            &self.parts.groups,
-            self.parts.replicas,
-            now_ms,
-            self.parts.replace_after_ms,
-        );
+        let plan = current_plan(&view, &self.parts.groups, now_ms, self.parts.replace_after_ms);
         let led = self.led_groups();
         let mut filling = led.iter().filter(|(_, members, _)| is_filling(members)).count();
         let begun = self.stepping.values();
         let mut hand_overs = begun.filter(|step| matches!(step, Step::TransferLeadership(_))).count();
         for (group, members, state) in led {
-            if self.stepping.contains_key(&group.id()) {
+            let is_stopping = self.parts.stopping.load(Ordering::SeqCst);
+            if self.stepping.contains_key(&group.id()) || is_stopping && !members.is_half_way() {
                 continue;
             }
-            let planned = leading_in_time(&view, &self.parts.steady, plan.replicas(group.id()));
+            let places = plan.places(group.id(), &members.voters());
+            let planned = leading_in_time(&view, &self.parts.steady, &places);
+            let standing = self.standing(&view, &members, now_ms);
             let is_planned = planned
                 .iter()
                 .take(plan.voters(group.id()))
@@ -193,33 +201,54 @@ impl Placement {
             let urgency = self.urgency(&view, is_planned, state);
             let situation = Situation {
                 me: self.parts.node,
-                replicas: &replicas(&members, &view),
+                members: &replicas(&members, &standing),
                 planned: &planned,
                 planned_voters: plan.voters(group.id()),
+                replicas: standing.replicas,
                 is_joint: members.changing_to.is_some(),
                 may_transfer_snapshot: filling < FILLING_MAX,
                 may_move_leadership: hand_overs < HAND_OVERS_MAX
                     && (urgency != Urgency::Convenient || state.passes >= PASSES_LED_MIN && state.calm.0 == 0),
             };
             // What another leader has begun is finished first: openraft goes no further by itself.
-            let step = match &members.changing_to {
-                Some(voters) => Step::SetVoters {
-                    voters: voters.clone(),
-                    keep_learners: BTreeSet::new(),
-                },
-                None => next_step(&situation),
+            let step = if members.changing_to.is_some() {
+                Step::FinishChange
+            } else {
+                next_step(&situation)
             };
             match &step {
                 Step::Wait => continue,
                 Step::AddLearner(_) => filling += 1,
                 Step::TransferLeadership(_) => hand_overs += 1,
-                Step::SetVoters { .. } | Step::RemoveLearner(_) => {}
+                Step::SetVoters { .. } | Step::FinishChange | Step::RemoveLearner(_) => {}
             }
             self.stepping.insert(group.id(), step.clone());
             self.steps.spawn(async move {
-                let taken = tokio::time::timeout(STEP, take(&group, &step, urgency)).await;
+                let taken = tokio::time::timeout(STEP, take(&group, &step, urgency, &standing)).await;
                 (group.id(), step, urgency, taken)
             });
+        }
+    }
+
+    /// What a change of the group's voters is judged by.
+    fn standing(&self, view: &ClusterView, members: &Members, now_ms: u64) -> Standing {
+        let of = |holds: &dyn Fn(&Member) -> bool| -> BTreeSet<NodeId> {
+            let nodes = view.members.iter().filter(|(_, member)| holds(member));
+            nodes.map(|(node, _)| *node).collect()
+        };
+        // A member that was not heard of since this node's start may want more copies than those that were.
+        let is_unheard = |node: &NodeId| !view.members.contains_key(node);
+        let is_early = now_ms.saturating_sub(view.own().since_ms) < self.parts.replace_after_ms;
+        let voters = members.voters();
+        let at_least = if is_early && members.members.keys().any(is_unheard) {
+            u8::try_from(voters.len()).unwrap_or(u8::MAX)
+        } else {
+            0
+        };
+        Standing {
+            alive: of(&|member| member.is_alive),
+            draining: of(&|member| member.facts.draining),
+            replicas: wanted_replicas(view).max(at_least),
         }
     }
 
@@ -310,23 +339,25 @@ fn is_filling(members: &Members) -> bool {
         .any(|member| !member.is_voter && !member.is_caught_up())
 }
 
-fn replicas(members: &Members, view: &ClusterView) -> Vec<Replica> {
+fn replicas(members: &Members, standing: &Standing) -> Vec<Replica> {
     let members = members.members.iter();
     members
         .map(|(node, member)| Replica {
             node: *node,
             is_voter: member.is_voter,
             is_caught_up: member.is_caught_up(),
-            is_alive: view.members.get(node).is_some_and(|member| member.is_alive),
+            is_alive: standing.alive.contains(node),
+            is_draining: standing.draining.contains(node),
         })
         .collect()
 }
 
-async fn take(group: &Group, step: &Step, urgency: Urgency) -> Result<(), ChangeError> {
+async fn take(group: &Group, step: &Step, urgency: Urgency, standing: &Standing) -> Result<(), ChangeError> {
     match step {
         Step::Wait => Ok(()),
         Step::AddLearner(node) => group.add_learner(*node).await,
-        Step::SetVoters { voters, .. } => group.set_voters(voters.clone()).await,
+        Step::SetVoters { voters, .. } => group.set_voters(voters.clone(), standing).await,
+        Step::FinishChange => group.finish_change().await,
         Step::RemoveLearner(node) => group.remove_learners([*node].into()).await,
         Step::TransferLeadership(node) => group.hand_over(*node, QUIET, urgency).await,
     }

@@ -2,7 +2,7 @@
 //!
 //! The report goes between nodes (append-only), the picture is the JSON of `GET /v1/cluster`, which `xcron cluster` reads.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 
@@ -180,13 +180,14 @@ pub(super) fn picture(
             });
             // Two nodes may both say so for a moment: the later generation is right.
             let led = led.max_by_key(|(_, led)| led.generation);
+            let voters = led.map_or(BTreeSet::new(), |(_, led)| led.voters.iter().copied().collect());
             GroupStatus {
                 group: group.0,
                 leader: led.map(|(node, _)| node_text(node)),
                 generation: led.map_or(0, |(_, led)| led.generation),
                 voters: led.map_or(Vec::new(), |(_, led)| texts(&led.voters)),
                 learners: led.map_or(Vec::new(), |(_, led)| texts(&led.learners)),
-                planned: texts(plan.replicas(group)),
+                planned: texts(&plan.places(group, &voters)),
                 lag: led.map_or(0, |(_, led)| led.lag),
             }
         })

@@ -10,17 +10,22 @@
 //! - the number of voters is odd, but for one case: a single voter is replaced by way of two, so that leadership can be handed
 //!   over instead of being lost for an election's timeout. Both are needed then, so the two steps out of it wait for nothing but
 //!   callbacks in flight;
-//! - a voter leaves through being a learner, so it hears that it no longer votes, and its copy stays until there are enough.
+//! - a voter leaves through being a learner, so it hears that it no longer votes, and its copy stays until there are enough;
+//! - safety is never lowered (`walk/law.rs`): whatever the plan says, the number of voters falls for those that drain, or for a
+//!   smaller number of copies that was asked for, and a dead voter stays one until another has caught up in its place.
 
+pub mod law;
 #[cfg(test)]
 mod tests;
 
 use std::collections::BTreeSet;
 
 use crate::id::NodeId;
+use law::Change;
 
 /// One member of a group, as its leader sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::struct_excessive_bools, reason = "facts that do not depend on each other")]
 pub struct Replica {
     /// The member.
     pub node: NodeId,
@@ -30,6 +35,8 @@ pub struct Replica {
     pub is_caught_up: bool,
     /// Seen alive.
     pub is_alive: bool,
+    /// Asked to leave.
+    pub is_draining: bool,
 }
 
 /// What a leader knows of its group.
@@ -38,11 +45,13 @@ pub struct Situation<'a> {
     /// The leader itself, always counted as alive and caught up.
     pub me: NodeId,
     /// The members, the leader among them.
-    pub replicas: &'a [Replica],
+    pub members: &'a [Replica],
     /// Who should hold the group: the first should lead.
     pub planned: &'a [NodeId],
     /// How many of `planned`, from the first, should vote: an odd number.
     pub planned_voters: usize,
+    /// Copies that every group should have. There may be fewer nodes.
+    pub replicas: u8,
     /// A change of members has begun and is not finished.
     pub is_joint: bool,
     /// This node may begin to send another snapshot.
@@ -64,6 +73,8 @@ pub enum Step {
         /// All learners after the change: every other member, those whose vote ends among them.
         keep_learners: BTreeSet<NodeId>,
     },
+    /// Finish the change of voters that another leader has begun.
+    FinishChange,
     /// Let this learner go, with its copy.
     RemoveLearner(NodeId),
     /// Hand leadership to this voter.
@@ -95,6 +106,8 @@ struct View<'a> {
     alive: BTreeSet<NodeId>,
     /// Alive and caught up.
     ready: BTreeSet<NodeId>,
+    /// Asked to leave.
+    draining: BTreeSet<NodeId>,
     /// Who should vote.
     wanted: BTreeSet<NodeId>,
     /// Who should vote, does not, and could at once; in the plan's order.
@@ -108,26 +121,42 @@ struct View<'a> {
 impl<'a> View<'a> {
     fn new(situation: &'a Situation<'a>) -> Self {
         let members = |wanted: &dyn Fn(&Replica) -> bool| -> BTreeSet<NodeId> {
-            let chosen = situation.replicas.iter().filter(|replica| wanted(replica));
+            let chosen = situation.members.iter().filter(|replica| wanted(replica));
             chosen.map(|replica| replica.node).collect()
         };
         let is_me = |replica: &Replica| replica.node == situation.me;
         let voters = members(&|replica| replica.is_voter);
         let ready = members(&|replica| replica.is_alive && replica.is_caught_up || is_me(replica));
         let alive = members(&|replica| replica.is_alive || is_me(replica));
+        let draining = members(&|replica| replica.is_draining);
         let planned_voters = situation.planned.iter().take(situation.planned_voters).copied();
-        let wanted: BTreeSet<NodeId> = planned_voters.clone().collect();
+        let mut wanted: BTreeSet<NodeId> = planned_voters.clone().collect();
         let joining = planned_voters
-            .filter(|node| !voters.contains(node) && ready.contains(node))
+            .filter(|node| !voters.contains(node) && ready.contains(node) && !draining.contains(node))
             .collect();
         let mut others: Vec<NodeId> = voters.iter().copied().filter(|node| *node != situation.me).collect();
         others.sort_by_key(|node| (alive.contains(node), ready.contains(node), *node));
+        // A plan of fewer nodes than vote and stay does not know all of them yet.
+        let goes = voters.intersection(&draining).count();
+        let least = law::least(voters.len(), goes, situation.replicas);
+        let is_kept = |node: &NodeId| voters.contains(node) && !draining.contains(node);
+        let kept = std::iter::once(situation.me)
+            .chain(others.iter().rev().copied())
+            .filter(is_kept);
+        for node in kept {
+            // No plan at all, no step.
+            if wanted.is_empty() || wanted.len() >= least {
+                break;
+            }
+            wanted.insert(node);
+        }
         Self {
             situation,
             learners: members(&|replica| !replica.is_voter),
             voters,
             alive,
             ready,
+            draining,
             joining,
             leaving: others.iter().copied().filter(|node| !wanted.contains(node)).collect(),
             others,
@@ -139,26 +168,42 @@ impl<'a> View<'a> {
     fn next_voters(&self) -> Option<BTreeSet<NodeId>> {
         let (joining, leaving) = (self.joining.as_slice(), self.leaving.as_slice());
         let (now, wanted) = (self.voters.len(), self.wanted.len());
+        if now.is_multiple_of(2) {
+            let (joins, leaves) = self.out_of_an_even_number()?;
+            return self.changed(joins, leaves);
+        }
         let are_all_wanted_in = self.wanted.is_subset(&self.voters);
-        let (joins, leaves): (&[NodeId], &[NodeId]) = if now.is_multiple_of(2) {
-            self.out_of_an_even_number()?
-        } else if now > wanted && leaving.len() >= 2 && (are_all_wanted_in || !self.alive.contains(&leaving[1])) {
-            // Too many, and nobody is waited for: two at once stay an odd number. Dead ones go before their replacement is in:
-            // without them the majority is smaller.
-            (&[], &leaving[..2])
-        } else if !joining.is_empty() && !leaving.is_empty() {
-            (&joining[..1], &leaving[..1])
-        } else if now < wanted && joining.len() >= 2 {
-            (&joining[..2], &[])
-        } else if now == 1 && wanted == 1 && !joining.is_empty() && self.may_hand_over() {
-            (&joining[..1], &[])
-        } else {
-            return None;
+        // Too many, and nobody is waited for: two at once stay an odd number. Dead ones go before their replacement is in:
+        // without them the majority is smaller.
+        let are_too_many =
+            now > wanted && leaving.len() >= 2 && (are_all_wanted_in || !self.alive.contains(&leaving[1]));
+        let too_many = are_too_many.then(|| self.changed(&[], &leaving[..2])).flatten();
+        let is_replaced = !joining.is_empty() && !leaving.is_empty();
+        let replaced = || {
+            is_replaced
+                .then(|| self.changed(&joining[..1], &leaving[..1]))
+                .flatten()
         };
-        let mut voters = self.voters.clone();
-        voters.extend(joins);
-        voters.retain(|node| !leaves.contains(node));
-        is_majority(&voters, &self.ready).then_some(voters)
+        let are_too_few = now < wanted && joining.len() >= 2;
+        let too_few = || are_too_few.then(|| self.changed(&joining[..2], &[])).flatten();
+        let is_single = now == 1 && wanted == 1 && !joining.is_empty() && self.may_hand_over();
+        let two = || is_single.then(|| self.changed(&joining[..1], &[])).flatten();
+        too_many.or_else(replaced).or_else(too_few).or_else(two)
+    }
+
+    /// The voters after a change, if it is safe.
+    fn changed(&self, joins: &[NodeId], leaves: &[NodeId]) -> Option<BTreeSet<NodeId>> {
+        let mut after = self.voters.clone();
+        after.extend(joins);
+        after.retain(|node| !leaves.contains(node));
+        let change = Change {
+            before: &self.voters,
+            after: &after,
+            ready: &self.ready,
+            draining: &self.draining,
+            replicas: self.situation.replicas,
+        };
+        change.check().is_ok().then_some(after)
     }
 
     /// An even number of voters needs more of them than one voter less would: one goes, or one comes, unless the next thing is
@@ -192,7 +237,8 @@ impl<'a> View<'a> {
             return first.filter(|_| situation.may_move_leadership).copied();
         }
         // What only a successor can do is to take this leader's vote away: everything else is done first.
-        let is_last = self.wanted.iter().all(|node| self.ready.contains(node));
+        let is_last = self.wanted.iter().all(|node| self.ready.contains(node))
+            || !self.joining.is_empty() && self.leaving.is_empty();
         let is_even = self.voters.len().is_multiple_of(2);
         let is_due = is_even || is_last && self.may_hand_over();
         let mut wanted = situation.planned.iter().take(situation.planned_voters);

@@ -20,7 +20,7 @@ const COMMANDS_FIRST: u16 = 1;
 /// Longest value that is looked at, in bytes; [`LED_MAX`] groups with the largest numbers fit.
 const VALUE_BYTES_MAX: usize = 16 << 10;
 
-/// What does not change while the process runs: `{"api":..,"zone":..,"version":..,"commands":..}`.
+/// What does not change while the process runs: `{"api":..,"zone":..,"version":..,"commands":..,"replicas":..}`.
 const ABOUT: &str = "about";
 /// What changes now and then: `{"cluster":..,"groups":..,"draining":..,"ready":..,"left":..}`.
 const STATE: &str = "state";
@@ -48,6 +48,8 @@ pub struct Facts {
     pub cluster: Option<u128>,
     /// That cluster's number of groups.
     pub groups: Option<GroupCount>,
+    /// Copies of every group that it was started with as wanted; 0 if it does not say. The most that any node says counts.
+    pub replicas: u8,
     /// It is to be left out of the plan.
     pub draining: bool,
     /// It serves.
@@ -120,6 +122,8 @@ struct About {
     version: String,
     #[serde(default = "commands_first")]
     commands: u16,
+    #[serde(default)]
+    replicas: u8,
 }
 
 fn commands_first() -> u16 {
@@ -172,6 +176,7 @@ impl Facts {
             zone: self.zone.clone(),
             version: self.version.clone(),
             commands: self.commands,
+            replicas: self.replicas,
         };
         let state = State {
             cluster: self.cluster.map(|cluster| format!("{cluster:032x}")),
@@ -226,6 +231,7 @@ pub(super) fn hear<'a>(
             .groups
             .map(|groups| GroupCount::new(groups).ok_or(FactsError::Cluster))
             .transpose()?,
+        replicas: about.replicas,
         draining: state.draining,
         ready: state.ready,
         led: led(value(LED)?)?,

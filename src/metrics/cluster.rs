@@ -24,6 +24,7 @@ pub(super) struct Cluster {
     alive: Gauge,
     led: Gauge,
     clock_offset_ms: Gauge,
+    unsafe_changes: Counter,
 }
 
 impl Cluster {
@@ -60,6 +61,12 @@ impl Cluster {
             ),
             led: register(r, "groups_led", "Groups that this node leads", Gauge::default()),
             clock_offset_ms: register(r, "clock_offset_ms", offset, Gauge::default()),
+            unsafe_changes: register(
+                r,
+                "unsafe_changes_refused",
+                "Changes of voters that would have lowered a group's safety, and were refused",
+                Counter::default(),
+            ),
         }
     }
 }
@@ -98,6 +105,11 @@ impl Metrics {
     /// Groups that this node leads.
     pub fn set_groups_led(&self, groups: usize) {
         self.cluster.led.set(gauge(groups));
+    }
+
+    /// A change of voters was refused that would have lowered safety.
+    pub fn inc_unsafe_change(&self) {
+        self.cluster.unsafe_changes.inc();
     }
 
     /// This node's wall clock against its peers'.

@@ -64,6 +64,8 @@ HELP xcron_groups_led Groups that this node leads.
 TYPE xcron_groups_led gauge
 HELP xcron_clock_offset_ms This node's wall clock against the median of its peers, in milliseconds.
 TYPE xcron_clock_offset_ms gauge
+HELP xcron_unsafe_changes_refused Changes of voters that would have lowered a group's safety, and were refused.
+TYPE xcron_unsafe_changes_refused counter
 HELP xcron_low_water_healed Copies whose low-water mark hid dues and was lowered when their leadership began; each is a bug.
 TYPE xcron_low_water_healed counter";
 

@@ -467,6 +467,7 @@ fn own_facts(config: &Config, node: NodeId, known: Option<&Identity>, api: Socke
         led: Vec::new(),
         ready: false,
         clock_offset_ms: 0,
+        replicas: config.replicas,
     }
 }
 

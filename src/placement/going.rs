@@ -15,6 +15,8 @@ use crate::raft::{Group, Groups, Urgency};
 const LOOK: Duration = Duration::from_secs(1);
 /// Looks in a row that find a copy without a leader's call before its leader is asked: a failover is no reason.
 const LOOKS_MIN: u32 = 3;
+/// How often a node that stops looks whether what it waits for has come about.
+const SETTLED_LOOK: Duration = Duration::from_millis(20);
 /// How long a node that stops waits for the outcomes of callbacks in flight before it hands a leadership over.
 const QUIET: Duration = Duration::from_secs(1);
 
@@ -52,13 +54,40 @@ fn leader(view: &ClusterView, group: GroupId) -> Option<NodeId> {
     led.max().map(|(_, node)| node)
 }
 
-/// Hands everything that this node leads to other nodes, all at the same time, within `longest`.
+/// Waits, at most for `longest`, until no group in which this node votes is half way between two sets of voters: it might need this
+/// node's vote to get out of that.
+pub async fn settle_members(groups: &Groups, longest: Duration) {
+    let node = groups.node();
+    let needs_it = |group: &Group| {
+        let members = group.members();
+        members.is_half_way() && members.voters().contains(&node)
+    };
+    let settled = async {
+        while groups.iter().any(|group| needs_it(&group)) {
+            tokio::time::sleep(SETTLED_LOOK).await;
+        }
+    };
+    if tokio::time::timeout(longest, settled).await.is_err() {
+        let open = groups.iter().filter(needs_it).count();
+        tracing::warn!(
+            groups = open,
+            "the members of some groups are being changed, and this node's vote is needed for it"
+        );
+    }
+}
+
+/// Hands everything that this node leads to other nodes, all at the same time, within `longest`. Where none could lead at once, but
+/// one will soon, it is waited for.
 pub async fn hand_everything_over(groups: &Groups, view: &watch::Receiver<Arc<ClusterView>>, longest: Duration) {
-    let view = view.borrow().clone();
     let led = groups.iter().filter(|group| group.leads().is_some());
     let handed_over = led.filter_map(|group| {
-        let to = successor(&group, &view)?;
-        Some(async move {
+        may_succeed(&group, &view.borrow()).then_some(async move {
+            let to = loop {
+                if let Some(to) = successor(&group, &view.borrow()) {
+                    break to;
+                }
+                tokio::time::sleep(SETTLED_LOOK).await;
+            };
             if let Err(error) = group.hand_over(to, QUIET, Urgency::Ordered).await {
                 tracing::warn!(group = group.id().0, %error, "a leadership was not handed over");
             }
@@ -71,17 +100,27 @@ pub async fn hand_everything_over(groups: &Groups, view: &watch::Receiver<Arc<Cl
     }
 }
 
+/// Whether a node may lead instead of this one.
+fn is_good(view: &ClusterView, node: NodeId) -> bool {
+    let member = view
+        .members
+        .get(&node)
+        .filter(|member| member.is_alive && node != view.me);
+    member.is_some_and(|member| !member.facts.draining && !is_clock_off(member.facts.clock_offset_ms))
+}
+
+/// Whether another voter could lead the group, at once or when it has caught up.
+fn may_succeed(group: &Group, view: &ClusterView) -> bool {
+    group.members().voters().into_iter().any(|node| is_good(view, node))
+}
+
 /// A voter that could lead the group at once. Which of several depends on the group, so that not one node gets all.
 fn successor(group: &Group, view: &ClusterView) -> Option<NodeId> {
     let members = group.members();
-    let is_good = |node: &NodeId| {
-        let member = view.members.get(node).filter(|member| member.is_alive);
-        member.is_some_and(|member| !member.facts.draining && !is_clock_off(member.facts.clock_offset_ms))
-    };
     let able = members
         .members
         .iter()
-        .filter(|(node, member)| **node != view.me && member.is_voter && member.is_caught_up() && is_good(node));
+        .filter(|(node, member)| member.is_voter && member.is_caught_up() && is_good(view, **node));
     let able: Vec<NodeId> = able.map(|(node, _)| *node).collect();
     able.get(usize::from(group.id().0) % able.len().max(1)).copied()
 }

@@ -23,6 +23,7 @@ fn member(node: NodeId) -> Member {
         ready: true,
         led: Vec::new(),
         clock_offset_ms: 0,
+        replicas: 3,
     };
     Member {
         facts,
@@ -65,9 +66,9 @@ fn placement(cluster: &Cluster, view: ClusterView) -> JoinSet<()> {
         view: watch::channel(Arc::new(view)).1,
         steady: Steady::new(clock.clone(), false),
         clock,
-        replicas: 3,
         replace_after_ms: 300_000,
         callback: Duration::from_secs(2),
+        stopping: Arc::default(),
     };
     let mut running = JoinSet::new();
     running.spawn(Placement::new(parts).run());
@@ -77,7 +78,7 @@ fn placement(cluster: &Cluster, view: ClusterView) -> JoinSet<()> {
 /// Three voters, led by a node that is not the first of the plan.
 async fn led_elsewhere() -> (Cluster, NodeId, NodeId) {
     let cluster = Cluster::start(3, 3).await;
-    let plan = current_plan(&view(1, 1..=3), &cluster.groups[&1], 3, 1 << 40, 300_000);
+    let plan = current_plan(&view(1, 1..=3), &cluster.groups[&1], 1 << 40, 300_000);
     let first = plan.replicas(GROUP)[0];
     let leader = if first == 1 { 2 } else { 1 };
     if leader == 2 {
@@ -146,7 +147,7 @@ async fn a_copy_that_is_not_led_here_names_no_node_to_plan_with() {
     let cluster = Cluster::start(3, 3).await;
     let planned = |me| {
         let view = view(me, 2..=3);
-        let plan = current_plan(&view, &cluster.groups[&me], 3, 1 << 40, 300_000);
+        let plan = current_plan(&view, &cluster.groups[&me], 1 << 40, 300_000);
         plan.replicas(GROUP).to_vec()
     };
     assert!(

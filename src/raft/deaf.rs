@@ -1,4 +1,5 @@
-//! Ends the term of a leader whom nobody answers any more.
+//! Ends the term of a leader that leads to no purpose: nobody answers it any more, or it has asked another replica to lead and
+//! that has come to nothing.
 //!
 //! openraft's leader leads until it hears of a higher vote. One that is heard and hears nobody, over links that work one way
 //! only, would keep its followers from electing another for as long as that lasts. Why openraft's own remedy is not taken:
@@ -33,8 +34,12 @@ pub async fn end_deaf_terms(groups: Groups) {
     loop {
         ticks.tick().await;
         let mut now = BTreeMap::new();
-        let mut deaf = Vec::new();
+        let (mut deaf, mut abandoned) = (Vec::new(), Vec::new());
         for group in groups.iter() {
+            if let Some(term) = group.abandoned() {
+                abandoned.push(end_abandoned(group, term));
+                continue;
+            }
             let Some(found) = group.unanswered() else { continue };
             let last = before.get(&group.id()).filter(|(last, _)| *last == found);
             let looks = last.map_or(0, |(_, looks)| *looks) + 1;
@@ -44,7 +49,20 @@ pub async fn end_deaf_terms(groups: Groups) {
             }
         }
         before = now;
-        join_all(deaf).await;
+        tokio::join!(join_all(deaf), join_all(abandoned));
+    }
+}
+
+/// A hand-over that was dropped half way, or failed: this leader may not act in its term, so another begins.
+async fn end_abandoned(group: Group, term: u64) {
+    let id = group.id().0;
+    match group.give_up(term).await {
+        Ok(true) => tracing::info!(group = id, term, "a hand-over came to nothing: a leader is elected"),
+        // Its log has just grown: the next look ends it.
+        Ok(false) => {}
+        Err(error) => {
+            tracing::warn!(group = id, term, %error, "the term of a hand-over that came to nothing cannot be ended");
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 //! may report a restarted leader as leading before that. And it acts only while [`Group::may_act`]: another replica may be
 //! elected, unheard of here, once the lease is over.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -17,17 +17,17 @@ use openraft::{ChangeMembers, EmptyNode, Raft, ReadPolicy};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
+use crate::core::walk::law::Change;
 use crate::id::{GroupId, NodeId};
 use crate::raft::install::Wanted;
+use crate::metrics::Metrics;
 use crate::raft::machine::GroupMachine;
+use crate::raft::members::{MemberState, Members, Standing};
 use crate::raft::proposer::Proposer;
 use crate::raft::types::TypeConfig;
 use crate::store::{GroupStore, StoreError};
 
 pub(super) type RaftGroup = Raft<TypeConfig, GroupMachine>;
-
-/// A replica that lacks at most so many entries is caught up: it needs no snapshot, and a moment.
-const CAUGHT_UP_ENTRIES: u64 = 64;
 
 /// The right to decide for a group, while it lasts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,31 +63,6 @@ impl Drop for FireGuard {
 #[error("{0}")]
 pub struct ChangeError(pub(super) String);
 
-/// One member of a group as its leader sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct MemberState {
-    /// Votes; a learner only holds a copy.
-    pub is_voter: bool,
-    /// Entries it lacks; `None` while nothing was heard of it.
-    pub lag: Option<u64>,
-}
-
-impl MemberState {
-    /// Whether it could take over at once.
-    pub fn is_caught_up(self) -> bool {
-        self.lag.is_some_and(|lag| lag <= CAUGHT_UP_ENTRIES)
-    }
-}
-
-/// A group's members as seen from here.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Members {
-    /// Every voter and learner.
-    pub members: BTreeMap<NodeId, MemberState>,
-    /// The voters that a change is to end with that has begun and is not finished.
-    pub changing_to: Option<BTreeSet<NodeId>>,
-}
-
 /// What a group on this node is made of.
 pub(super) struct Built {
     pub raft: RaftGroup,
@@ -101,10 +76,12 @@ pub(super) struct Built {
     pub had: Option<LogIdOf<TypeConfig>>,
     /// The group stops because it was told to, not by a fault.
     pub is_ending: Arc<AtomicBool>,
+    /// Where refused changes of members are counted.
+    pub metrics: Arc<Metrics>,
 }
 
 pub(super) struct Inner {
-    built: Built,
+    pub(super) built: Built,
     id: GroupId,
     opened: InstantOf<TypeConfig>,
     /// The term of the leader that this process has heard last, and when.
@@ -115,6 +92,8 @@ pub(super) struct Inner {
     pub(super) quiet: AtomicUsize,
     /// The term in which this leader has asked another replica to lead: it acts no more in it.
     pub(super) handed_over_term: AtomicU64,
+    /// Hand-overs that see to it themselves that this term ends.
+    pub(super) handing_over: AtomicUsize,
 }
 
 /// One group on this node.
@@ -131,6 +110,7 @@ impl Group {
             fires: watch::Sender::new(0),
             quiet: AtomicUsize::new(0),
             handed_over_term: AtomicU64::new(u64::MAX),
+            handing_over: AtomicUsize::new(0),
         }))
     }
 
@@ -180,6 +160,15 @@ impl Group {
         let term = self.led_term().filter(|_| !self.is_alone())?;
         let acked = self.quorum_acked();
         (!is_within(acked, self.0.built.lease)).then_some((term, acked))
+    }
+
+    /// The term in which this node still leads although it has asked another replica to, and nobody waits for that any more:
+    /// the hand-over has failed, or was dropped half way. It may not act in this term, and no other does instead.
+    pub(super) fn abandoned(&self) -> Option<u64> {
+        let is_abandoned = |term: &u64| {
+            *term == self.0.handed_over_term.load(Ordering::SeqCst) && self.0.handing_over.load(Ordering::SeqCst) == 0
+        };
+        self.led_term().filter(is_abandoned)
     }
 
     /// When that was sent which a majority has confirmed last.
@@ -307,8 +296,35 @@ impl Group {
         added.map(drop).map_err(|error| ChangeError(error.to_string()))
     }
 
-    /// Makes exactly these the voters, by a joint change. Voters that are left out become learners.
-    pub async fn set_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
+    /// Makes exactly these the voters, by a joint change. Voters that are left out become learners. A change that would lower
+    /// safety is refused: nobody who sees the group as it is wants one.
+    pub async fn set_voters(&self, voters: BTreeSet<NodeId>, standing: &Standing) -> Result<(), ChangeError> {
+        let members = self.members();
+        let change = Change {
+            before: &members.voters(),
+            after: &voters,
+            ready: &members.ready(&standing.alive, *self.raft().node_id()),
+            draining: &standing.draining,
+            replicas: standing.replicas,
+        };
+        if let Err(error) = change.check() {
+            self.0.built.metrics.inc_unsafe_change();
+            tracing::warn!(group = self.0.id.0, ?change, %error, "a change of voters was refused");
+            return Err(ChangeError(error.to_string()));
+        }
+        self.change_voters(voters).await
+    }
+
+    /// Finishes the change of voters that another leader has begun: openraft goes no further by itself. What is committed already
+    /// is not judged again.
+    pub async fn finish_change(&self) -> Result<(), ChangeError> {
+        match self.members().changing_to {
+            Some(voters) => self.change_voters(voters).await,
+            None => Ok(()),
+        }
+    }
+
+    async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
         let changed = self.0.built.raft.change_membership(voters, true).await;
         changed.map(drop).map_err(|error| ChangeError(error.to_string()))
     }

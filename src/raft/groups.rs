@@ -256,6 +256,7 @@ impl Groups {
             lease,
             had,
             is_ending,
+            metrics: parts.metrics.clone(),
         });
         self.wait_for_lease(&group, lease).await?;
         Ok(group)

@@ -14,6 +14,7 @@ mod leading;
 mod leave;
 pub mod log;
 pub mod machine;
+mod members;
 pub mod network;
 pub mod proposer;
 pub mod recover;
@@ -30,8 +31,9 @@ pub mod testing;
 mod tests;
 
 pub use deaf::end_deaf_terms;
-pub use group::{ChangeError, Group, Leadership, MemberState, Members, ReadError};
+pub use group::{ChangeError, Group, Leadership, ReadError};
 pub use groups::{Groups, SNAPSHOT_ENTRIES, StartError};
 pub use hand_over::{MOMENT, Urgency};
 pub use machine::AppliedHook;
+pub use members::{MemberState, Members, Standing};
 pub use proposer::{ProposeError, Proposer};

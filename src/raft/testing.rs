@@ -1,6 +1,6 @@
 //! A cluster of replicas in one process, with a network between them that loses what a test wants.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ use crate::net::{CallError, Handle, Service};
 use crate::peer::{BoxFuture, Call};
 use crate::raft::groups::Parts;
 use crate::raft::wire::{self, Request};
-use crate::raft::{AppliedHook, Group, Groups, SNAPSHOT_ENTRIES};
+use crate::raft::{AppliedHook, Group, Groups, SNAPSHOT_ENTRIES, Standing};
 use crate::store::fjall_kv::FjallKv;
 use crate::store::{DirSpools, Kv, Spools};
 use crate::wal::{self, Wal};
@@ -188,6 +188,15 @@ impl Disk {
     }
 }
 
+/// All nodes are well, and one copy is enough: a test may make any change that leaves somebody.
+pub fn any_change() -> Standing {
+    Standing {
+        alive: (1..=9).collect(),
+        draining: BTreeSet::new(),
+        replicas: 1,
+    }
+}
+
 /// Nodes 1, 2, ... each with its disk; node 1 is the first to lead.
 pub struct Cluster {
     /// The network.
@@ -214,7 +223,7 @@ impl Cluster {
             cluster.join(1, node).await;
         }
         if voters > 1 {
-            let changed = cluster.copy(1).set_voters((1..=voters).collect()).await;
+            let changed = cluster.copy(1).set_voters((1..=voters).collect(), &any_change()).await;
             changed.expect("everybody is there");
         }
         cluster

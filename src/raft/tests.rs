@@ -9,10 +9,10 @@ use openraft::storage::RaftStateMachine;
 use openraft::type_config::alias::{LogIdOf, VoteOf};
 use openraft::vote::{RaftLeaderId, RaftVote};
 
-use super::testing::{Cluster, GROUP, create, eventually, has};
+use super::testing::{Cluster, GROUP, any_change, create, eventually, has};
 use super::types::{Payload, TypeConfig};
 use super::wire::{self, Answer, Request};
-use super::{Groups, Urgency, end_deaf_terms};
+use super::{Groups, Standing, Urgency, end_deaf_terms};
 use crate::clock::{Clock, SystemClock};
 use crate::id::NodeId;
 use crate::store::key::{Fact, Table, fact};
@@ -172,7 +172,7 @@ async fn a_copy_is_let_go_when_the_group_does_without_it_and_may_come_again() {
         .only(|from, _, request| from != 1 || !matches!(request, Some(Request::Append(_))));
     let changing = tokio::spawn({
         let leader = leader.clone();
-        async move { leader.set_voters([1].into()).await }
+        async move { leader.set_voters([1].into(), &any_change()).await }
     });
     tokio::time::sleep(SHORT * 4).await;
     assert!(!let_go(1).await);
@@ -188,7 +188,10 @@ async fn a_copy_is_let_go_when_the_group_does_without_it_and_may_come_again() {
     }
     let now = cluster.leader().await;
     let leader = cluster.copy(now);
-    leader.set_voters([now].into()).await.expect("a majority is there");
+    leader
+        .set_voters([now].into(), &any_change())
+        .await
+        .expect("a majority is there");
     assert!(!let_go(now).await, "it is a learner");
     leader.remove_learners([3].into()).await.expect("it leads");
     let another = if now == 1 { 2 } else { 1 };
@@ -206,7 +209,7 @@ async fn a_copy_is_let_go_when_the_group_does_without_it_and_may_come_again() {
     assert!(third.get(GROUP).is_none());
     cluster.join(now, 3).await;
     leader
-        .set_voters([now, another, 3].into())
+        .set_voters([now, another, 3].into(), &any_change())
         .await
         .expect("all are there");
     assert!(create(&leader, "after").await);
@@ -222,7 +225,10 @@ async fn a_copy_that_was_let_go_votes_for_nobody_the_former_would_not_have_voted
     let cluster = Cluster::start(2, 2).await;
     assert!(create(&cluster.copy(1), "before").await);
     let leader = cluster.copy(1);
-    leader.set_voters([1].into()).await.expect("both are there");
+    leader
+        .set_voters([1].into(), &any_change())
+        .await
+        .expect("both are there");
     leader.remove_learners([2].into()).await.expect("it leads");
     assert!(cluster.groups[&2].let_go(GROUP, 1).await.expect("the disk works"));
     // Nothing of the log gets through: the new copy is empty.
@@ -303,4 +309,59 @@ async fn a_snapshot_is_installed_only_at_its_own_position() {
         assert_eq!(matches!(answer, Answer::Installed(_)), is_taken, "{answer:?}");
         assert_eq!(has(&cluster.copy(2), "before"), is_taken);
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_hand_over_that_is_dropped_half_way_leaves_a_leader_that_may_act() {
+    let cluster = Cluster::start(3, 3).await;
+    let mut watches = tokio::task::JoinSet::new();
+    for groups in cluster.groups.values() {
+        watches.spawn(end_deaf_terms(groups.clone()));
+    }
+    cluster
+        .net
+        .only(|_, _, request| !matches!(request, Some(Request::Transfer(_))));
+    let (group, term) = (cluster.copy(1), cluster.copy(1).led_term());
+    {
+        let mut hand_over = Box::pin(group.hand_over(2, SHORT, Urgency::Ordered));
+        let cut = tokio::time::timeout(4 * SHORT, &mut hand_over).await;
+        assert!(cut.is_err(), "the wish is on its way");
+        assert_eq!(group.led_term(), term);
+        assert!(!group.may_act(), "another may be elected before the lease is over");
+        assert_eq!(group.abandoned(), None, "somebody sees to it");
+    }
+    // Nothing tells whether the wish arrives: in this term it never acts again, and the next begins soon.
+    let leader = cluster.leader().await;
+    assert!(cluster.copy(leader).led_term() > term);
+    assert!(create(&cluster.copy(leader), "after").await);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_voters_that_lowers_safety_is_refused_and_counted() {
+    let cluster = Cluster::start(4, 3).await;
+    let leader = cluster.copy(1);
+    cluster.join(1, 4).await;
+    let standing = |dead: &[NodeId], draining: &[NodeId], replicas| Standing {
+        alive: (1..=4).filter(|node| !dead.contains(node)).collect(),
+        draining: draining.iter().copied().collect(),
+        replicas,
+    };
+    let members = leader.members();
+    for (voters, standing) in [
+        (vec![1], standing(&[], &[], 3)),
+        (vec![1, 2], standing(&[], &[], 3)),
+        (vec![1], standing(&[2], &[3], 3)),
+        (vec![1, 2, 4], standing(&[4], &[], 3)),
+        (vec![1, 2, 4], standing(&[], &[4], 3)),
+    ] {
+        let refused = leader.set_voters(voters.iter().copied().collect(), &standing).await;
+        assert!(refused.is_err(), "{voters:?} with {standing:?}");
+    }
+    assert_eq!(leader.members().voters(), members.voters());
+    let counted = leader.0.built.metrics.encode();
+    assert!(counted.contains("xcron_unsafe_changes_refused_total 5"), "{counted}");
+    let replaced = leader.set_voters([1, 2, 4].into(), &standing(&[3], &[], 3)).await;
+    assert_eq!(replaced, Ok(()));
+    let drained = leader.set_voters([1].into(), &standing(&[], &[4], 3)).await;
+    assert_eq!(drained, Ok(()));
 }

@@ -16,7 +16,7 @@ use crate::entropy::SystemEntropy;
 use crate::id::{GroupId, NodeId};
 use crate::net::{Handle, Service};
 use crate::raft::Groups;
-use crate::raft::testing::{Cluster, Endpoint, GROUP, create, eventually, has};
+use crate::raft::testing::{Cluster, Endpoint, GROUP, any_change, create, eventually, has};
 
 /// What gossip says: who leads, and what the oldest node reads.
 struct Hints(Mutex<Option<NodeId>>, Mutex<u16>);
@@ -91,7 +91,7 @@ async fn a_copy_that_nobody_calls_any_more_is_not_asked_who_leads() {
     cluster.net.only(|_, to, request| to != 4 || request.is_none());
     cluster
         .copy(1)
-        .set_voters([1, 2, 3].into())
+        .set_voters([1, 2, 3].into(), &any_change())
         .await
         .expect("a majority is there");
     cluster.copy(1).remove_learners([4].into()).await.expect("it leads");

@@ -3,7 +3,8 @@
 use super::Candidate;
 use crate::id::NodeId;
 
-/// A node gets copies once it has been known for so long, in milliseconds. One that only restarts is known already.
+/// A node gets copies once it has been known for so long, in milliseconds. One that only restarts is known already, and so is
+/// one that comes back after whatever time to the groups that still count it as their member.
 pub const SETTLED_MS: u64 = 3_000;
 
 /// A node as it is known when a plan is made.
@@ -21,6 +22,8 @@ pub struct Known {
     pub unchanged_ms: u64,
     /// How long ago it was first known alive, in milliseconds.
     pub known_ms: u64,
+    /// It is a member of a group that is led from here.
+    pub is_member: bool,
 }
 
 /// The nodes to plan with, by rising id: those that live and those that have been dead for less than `replace_after_ms`.
@@ -31,7 +34,7 @@ pub fn candidates(known: &[Known], replicas: u8, replace_after_ms: u64) -> Vec<C
     let (counted, others): (Vec<&Known>, Vec<&Known>) =
         known.iter().filter(|known| !known.is_leaving).partition(|known| {
             if known.is_alive {
-                known.known_ms >= SETTLED_MS
+                known.known_ms >= SETTLED_MS || known.is_member
             } else {
                 known.unchanged_ms < replace_after_ms
             }
@@ -39,14 +42,14 @@ pub fn candidates(known: &[Known], replicas: u8, replace_after_ms: u64) -> Vec<C
     let mut dead: Vec<&Known> = others.into_iter().filter(|known| !known.is_alive).collect();
     dead.sort_unstable_by_key(|known| known.node);
     dead.truncate(usize::from(replicas).saturating_sub(counted.len()));
-    let mut candidates: Vec<Candidate> = counted
-        .into_iter()
-        .chain(dead)
-        .map(|known| Candidate {
-            node: known.node,
-            zone: known.zone.clone(),
-        })
-        .collect();
+    let candidate = |known: &Known, is_lost| Candidate {
+        node: known.node,
+        zone: known.zone.clone(),
+        is_lost,
+    };
+    let counted = counted.into_iter().map(|known| candidate(known, false));
+    let dead = dead.into_iter().map(|known| candidate(known, true));
+    let mut candidates: Vec<Candidate> = counted.chain(dead).collect();
     candidates.sort_unstable_by_key(|candidate| candidate.node);
     candidates
 }
@@ -66,6 +69,7 @@ mod tests {
             is_leaving: false,
             unchanged_ms: LONG_MS,
             known_ms: LONG_MS,
+            is_member: false,
         }
     }
 
@@ -111,6 +115,29 @@ mod tests {
         assert_eq!(with(back(LONG_MS)), [1, 2, 3]);
         assert_eq!(with(back(SETTLED_MS)), [1, 2, 3]);
         assert_eq!(with(back(SETTLED_MS - 1)), [1, 2]);
+    }
+
+    #[test]
+    fn a_member_counts_at_once_however_long_it_was_away() {
+        let back = Known {
+            unchanged_ms: 0,
+            known_ms: 0,
+            is_member: true,
+            ..alive(3)
+        };
+        assert_eq!(chosen(&[alive(1), alive(2), back.clone()]), [1, 2, 3]);
+        let leaving = Known {
+            is_leaving: true,
+            ..back
+        };
+        assert_eq!(chosen(&[alive(1), alive(2), leaving]), [1, 2]);
+    }
+
+    #[test]
+    fn who_only_fills_up_is_lost() {
+        let known = [alive(1), dead(2, LONG_MS), dead(3, REPLACE_MS - 1)];
+        let lost = candidates(&known, 3, REPLACE_MS).into_iter().map(|one| one.is_lost);
+        assert_eq!(lost.collect::<Vec<_>>(), [false, true, false]);
     }
 
     #[test]

@@ -23,7 +23,7 @@ mod settle;
 #[cfg(test)]
 mod tests;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::id::{GroupCount, GroupId, NodeId};
 pub use candidates::{Known, SETTLED_MS, candidates};
@@ -44,6 +44,8 @@ pub struct Candidate {
     pub node: NodeId,
     /// What fails together with it: its rack, room or site; empty if nobody said.
     pub zone: String,
+    /// It has been dead for so long that it would be replaced if there were others: it only keeps its place.
+    pub is_lost: bool,
 }
 
 /// The wanted replicas of every group.
@@ -51,6 +53,10 @@ pub struct Candidate {
 pub struct Plan {
     replicas: Vec<Vec<NodeId>>,
     voters: usize,
+    /// How many nodes there are to plan with.
+    nodes: usize,
+    /// Those of them that only keep their place.
+    lost: BTreeSet<NodeId>,
 }
 
 impl Plan {
@@ -58,6 +64,23 @@ impl Plan {
     /// Empty if there are no nodes.
     pub fn replicas(&self, group: GroupId) -> &[NodeId] {
         self.replicas.get(usize::from(group.0)).map_or(&[], Vec::as_slice)
+    }
+
+    /// [`Plan::replicas`] in the order that suits a group with these voters. Of two nodes one votes in all groups, and it is the
+    /// one that does so already: the second only holds copies, so nothing depends on it. A lost node comes last.
+    pub fn places(&self, group: GroupId, voters: &BTreeSet<NodeId>) -> Vec<NodeId> {
+        let mut places = self.replicas(group).to_vec();
+        if self.nodes == 2 && places.len() == 2 {
+            let mut voting = places.iter().filter(|node| voters.contains(node));
+            let stays = match (voting.next(), voting.next()) {
+                (Some(only), None) => Some(only),
+                _ => places.iter().min(),
+            };
+            let stays = stays.copied();
+            places.sort_by_key(|node| Some(*node) != stays);
+        }
+        places.sort_by_key(|node| self.lost.contains(node));
+        places
     }
 
     /// How many of the group's list vote: the largest odd number that is not above its length.
@@ -75,6 +98,8 @@ pub fn plan(candidates: &[Candidate], groups: GroupCount, replicas: u8) -> Plan 
         return Plan {
             replicas: vec![Vec::new(); usize::from(groups.get())],
             voters: 0,
+            nodes: 0,
+            lost: BTreeSet::new(),
         };
     }
     let distances = ring::distances(&nodes.ids, groups);
@@ -85,7 +110,22 @@ pub fn plan(candidates: &[Candidate], groups: GroupCount, replicas: u8) -> Plan 
         replicas: lists
             .map(|((held, leader), distance)| nodes.list(held, *leader, distance))
             .collect(),
-        voters: if width.is_multiple_of(2) { width - 1 } else { width },
+        voters: odd(width),
+        nodes: nodes.ids.len(),
+        lost: candidates
+            .iter()
+            .filter(|one| one.is_lost)
+            .map(|one| one.node)
+            .collect(),
+    }
+}
+
+/// The largest odd number that is not above `count`: voters that survive as many failures as `count` of them would.
+pub fn odd(count: usize) -> usize {
+    if count.is_multiple_of(2) {
+        count.saturating_sub(1)
+    } else {
+        count
     }
 }
 

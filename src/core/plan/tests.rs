@@ -24,6 +24,7 @@ fn cluster(seed: u64, nodes: usize, zones: usize) -> Vec<Candidate> {
         .map(|number| Candidate {
             node: node(seed, number),
             zone: format!("z{}", number % zones),
+            is_lost: false,
         })
         .collect()
 }
@@ -166,6 +167,40 @@ fn few_nodes_have_an_odd_number_of_voters() {
 }
 
 #[test]
+fn of_two_nodes_the_one_votes_that_does_so_already() {
+    let two = cluster(1, 2, 1);
+    let (first, second) = (two[0].node, two[1].node);
+    let lower = first.min(second);
+    let plan_of_two = plan(&two, groups(32), 3);
+    let places = |plan: &Plan, group, voters: &[NodeId]| plan.places(group, &voters.iter().copied().collect());
+    for group in groups(32).iter() {
+        for one in [first, second] {
+            assert_eq!(places(&plan_of_two, group, &[one])[0], one);
+        }
+        // Both vote in what a third leaves: it is the same one in all groups.
+        assert_eq!(places(&plan_of_two, group, &[first, second, 7])[0], lower);
+        assert_eq!(places(&plan_of_two, group, &[])[0], lower);
+        // With more nodes, or one copy, leadership is spread.
+        let three = plan(&cluster(1, 3, 1), groups(32), 3);
+        assert_eq!(places(&three, group, &[first]), three.replicas(group));
+        let single = plan(&two, groups(32), 1);
+        assert_eq!(places(&single, group, &[first]), single.replicas(group));
+    }
+}
+
+#[test]
+fn a_lost_node_comes_last() {
+    let mut candidates = cluster(1, 4, 1);
+    candidates[2].is_lost = true;
+    let lost = candidates[2].node;
+    let plan = plan(&candidates, groups(32), 5);
+    for group in groups(32).iter() {
+        let places = plan.places(group, &candidates.iter().map(|one| one.node).collect());
+        assert_eq!((places.len(), plan.voters(group), places.last()), (4, 3, Some(&lost)));
+    }
+}
+
+#[test]
 fn releases_agree() {
     let candidates = cluster(1, 5, 2);
     let small = plan(&candidates, groups(4), 3);
@@ -199,7 +234,7 @@ proptest! {
         replicas in 1..=7_u8,
         count in proptest::sample::select(vec![1, 32, 64]),
     ) {
-        let named = |(number, zone): (usize, &u8)| Candidate { node: node(seed, number), zone: zone.to_string() };
+        let named = |(number, zone): (usize, &u8)| Candidate { node: node(seed, number), zone: zone.to_string(), is_lost: false };
         let candidates: Vec<_> = zones.iter().enumerate().map(named).collect();
         let crowding = check(&plan(&candidates, groups(count), replicas), &candidates, groups(count), replicas);
         let nodes = Nodes::new(&candidates);

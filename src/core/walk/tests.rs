@@ -28,6 +28,9 @@ struct Model {
     lag: BTreeMap<NodeId, u8>,
     planned: Vec<NodeId>,
     planned_voters: usize,
+    replicas: u8,
+    /// Asked to leave, dead or alive.
+    draining: BTreeSet<NodeId>,
     may_transfer_snapshot: bool,
     may_move_leadership: bool,
     steps: usize,
@@ -44,15 +47,27 @@ impl Model {
             lag: BTreeMap::new(),
             planned: vec![node],
             planned_voters: 1,
+            replicas: 1,
+            draining: BTreeSet::new(),
             may_transfer_snapshot: true,
             may_move_leadership: true,
             steps: 0,
         }
     }
 
-    fn follow(&mut self, plan: &Plan, group: GroupId) {
+    fn follow(&mut self, plan: &Plan, group: GroupId, replicas: u8) {
         self.planned = plan.replicas(group).to_vec();
         self.planned_voters = plan.voters(group);
+        self.replicas = replicas;
+    }
+
+    /// A plan for these nodes. Where there are not as many as copies, all others were asked to leave: else they would be counted.
+    fn plan(&mut self, bits: u8, replicas: u8, drains: bool) {
+        self.follow(&plan_of(members_of(bits), 1, replicas), GroupId(0), replicas);
+        let is_short = members_of(bits).count() < usize::from(replicas);
+        self.draining = (0..8)
+            .filter(|node| bits >> node & 1 == 0 && (drains || is_short))
+            .collect();
     }
 
     fn alive(&self, of: &BTreeSet<NodeId>) -> BTreeSet<NodeId> {
@@ -100,13 +115,15 @@ impl Model {
             is_voter: self.voters.contains(node),
             is_caught_up: !self.lag.contains_key(node),
             is_alive: !self.dead.contains(node),
+            is_draining: self.draining.contains(node),
         };
         let replicas: Vec<_> = self.voters.union(&self.learners).map(replica).collect();
         next_step(&Situation {
             me,
-            replicas: &replicas,
+            members: &replicas,
             planned: &self.planned,
             planned_voters: self.planned_voters,
+            replicas: self.replicas,
             is_joint: self.joint.is_some(),
             may_transfer_snapshot: self.may_transfer_snapshot,
             may_move_leadership: self.may_move_leadership,
@@ -163,6 +180,7 @@ impl Model {
                 assert!(self.ready(&self.voters).contains(&node));
                 self.leader = Some(node);
             }
+            Step::FinishChange => unreachable!("the loop's own step"),
             Step::Wait => {
                 let is_stuck = self.voters.len().is_multiple_of(2) && self.has_quorum();
                 assert!(!is_stuck, "an even number of voters is left at once: {self:?}");
@@ -181,9 +199,8 @@ impl Model {
         let added: BTreeSet<NodeId> = voters.difference(&self.voters).copied().collect();
         assert_eq!(self.ready(&self.learners).intersection(&added).count(), added.len());
         let removed: BTreeSet<NodeId> = self.voters.difference(voters).copied().collect();
-        let is_replaced = voters.len() >= self.voters.len() || voters.len() >= self.planned_voters;
         let was_even = self.voters.len() == 2;
-        assert!(is_replaced || was_even, "{self:?} to {voters:?}");
+        self.check_safety(voters, &added, &removed);
         let are_wanted = self
             .planned
             .iter()
@@ -191,6 +208,29 @@ impl Model {
             .any(|node| removed.contains(node));
         assert!(!are_wanted || was_even, "{self:?} to {voters:?}");
         assert!(added.len().max(removed.len()) <= 2 && (added.is_empty() || removed.len() <= 1));
+    }
+
+    /// Rule 1, said in another way than in `law.rs`: whoever goes is accounted for.
+    fn check_safety(&self, voters: &BTreeSet<NodeId>, added: &BTreeSet<NodeId>, removed: &BTreeSet<NodeId>) {
+        assert!(added.is_disjoint(&self.draining));
+        let stay: BTreeSet<NodeId> = self.voters.difference(&self.draining).copied().collect();
+        let largest_odd = |count: usize| count.div_ceil(2) * 2 - 1;
+        let wanted = usize::from(self.replicas).min(self.ready(&stay).len() + added.len());
+        let fewest = self.voters.len() - removed.intersection(&self.draining).count();
+        let is_enough = voters.len() >= largest_odd(wanted.max(1)) && voters.len() + 1 >= fewest;
+        let is_asked_for = voters.len() >= largest_odd(usize::from(self.replicas)) && self.ready(voters) == *voters;
+        assert!(
+            is_enough || is_asked_for || self.voters.len() == 2,
+            "{self:?} to {voters:?}"
+        );
+        let dead = removed
+            .iter()
+            .filter(|node| self.dead.contains(node) && !self.draining.contains(node));
+        let is_replaced = dead.count() <= added.len();
+        assert!(
+            is_replaced || is_asked_for,
+            "a dead voter is left out: {self:?} to {voters:?}"
+        );
     }
 
     fn is_there(&self) -> bool {
@@ -224,6 +264,7 @@ fn plan_of(nodes: impl IntoIterator<Item = NodeId>, groups: u16, replicas: u8) -
     let candidate = |node| Candidate {
         node,
         zone: String::new(),
+        is_lost: false,
     };
     let candidates: Vec<_> = nodes.into_iter().map(candidate).collect();
     plan(&candidates, GroupCount::new(groups).expect("a divisor"), replicas)
@@ -235,6 +276,7 @@ struct Case {
     learners: &'static [NodeId],
     planned: &'static [NodeId],
     planned_voters: usize,
+    draining: &'static [NodeId],
 }
 
 impl Case {
@@ -244,6 +286,8 @@ impl Case {
             learners: self.learners.iter().copied().collect(),
             planned: self.planned.to_vec(),
             planned_voters: self.planned_voters,
+            replicas: u8::try_from(self.planned.len()).expect("few"),
+            draining: self.draining.iter().copied().collect(),
             ..Model::new(1)
         }
     }
@@ -271,6 +315,7 @@ fn case(
         learners,
         planned,
         planned_voters,
+        draining: &[],
     }
 }
 
@@ -343,6 +388,55 @@ fn the_dead_are_waited_for_and_never_counted() {
 }
 
 #[test]
+fn the_number_of_voters_falls_for_those_that_drain_alone() {
+    // A plan that does not know a node lowers nothing.
+    let forgotten = Model {
+        replicas: 3,
+        ..case(&[1, 2, 3], &[], &[1, 2], 1).model()
+    };
+    assert_eq!(forgotten.step(), Step::Wait);
+    let drained = |draining: &'static [NodeId]| Model {
+        replicas: 3,
+        ..Case {
+            draining,
+            ..case(&[1, 2, 3], &[], &[1, 2], 1)
+        }
+        .model()
+    };
+    assert_eq!(drained(&[3]).step(), set_voters(&[1], &[2, 3]));
+    let mut one_away = drained(&[3]);
+    one_away.dead.insert(2);
+    assert_eq!(
+        one_away.step(),
+        Step::Wait,
+        "two of three copies would be left out at once"
+    );
+    one_away.planned = vec![1, 4, 2];
+    one_away.planned_voters = 3;
+    one_away.learners.insert(4);
+    assert_eq!(
+        one_away.step(),
+        set_voters(&[1, 2, 4], &[3]),
+        "one takes the place of the one that goes"
+    );
+
+    // A leader that drains goes when nothing else is left to be done by it, also while another is away.
+    let mut away = Model {
+        draining: [1].into(),
+        ..case(&[1, 2, 3], &[4], &[2, 3, 4], 3).model()
+    };
+    away.dead.insert(3);
+    assert_eq!(away.step(), Step::TransferLeadership(2));
+
+    // Fewer copies were asked for: the dead go once all others are well.
+    let mut fewer = case(&[1, 2, 3, 4, 5], &[], &[1, 2, 3], 3).model();
+    fewer.dead = [5].into();
+    assert_eq!(fewer.step(), set_voters(&[1, 2, 3], &[4, 5]));
+    fewer.lag.insert(3, 1);
+    assert_eq!(fewer.step(), Step::Wait);
+}
+
+#[test]
 fn what_may_not_be_done_now_waits() {
     let mut joint = case(&[1], &[2, 3], &[1, 2, 3], 3).model();
     joint.joint = Some([1].into());
@@ -390,7 +484,8 @@ fn a_cluster_grows_and_shrinks() {
         for nodes in [1, 2, 3, 5, 7, 5, 4, 3, 2, 1] {
             let plan = plan_of(1..=nodes, GROUPS, replicas);
             for (model, group) in models.iter_mut().zip(0..) {
-                model.follow(&plan, GroupId(group));
+                model.draining = (nodes + 1..=7).collect();
+                model.follow(&plan, GroupId(group), replicas);
                 model.settle();
             }
         }
@@ -406,7 +501,9 @@ fn a_cluster_loses_one_node_after_the_other() {
         let plan = plan_of(first..=7, GROUPS, 3);
         for (model, group) in models.iter_mut().zip(0..) {
             model.kill(first - 1);
-            model.follow(&plan, GroupId(group));
+            // Where there are fewer than three, the dead one was leaving.
+            model.draining.extend((first >= 6).then_some(first - 1));
+            model.follow(&plan, GroupId(group), 3);
             model.settle();
         }
     }
@@ -420,7 +517,7 @@ enum Event {
     /// The leader is lost, but not its node.
     Crash,
     /// A plan for the nodes of this bit set.
-    Plan(u8, u8),
+    Plan(u8, u8, bool),
     May(bool, bool),
 }
 
@@ -430,7 +527,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (0..8_u64).prop_map(Event::Kill),
         2 => (0..8_u64).prop_map(Event::Revive),
         1 => Just(Event::Crash),
-        2 => (1..=255_u8, proptest::sample::select(vec![1, 3, 5, 7])).prop_map(|(nodes, replicas)| Event::Plan(nodes, replicas)),
+        2 => (1..=255_u8, proptest::sample::select(vec![1, 3, 5, 7]), any::<bool>())
+            .prop_map(|(nodes, replicas, drains)| Event::Plan(nodes, replicas, drains)),
         1 => any::<(bool, bool)>().prop_map(|(transfer, lead)| Event::May(transfer, lead)),
     ]
 }
@@ -446,7 +544,7 @@ proptest! {
     #[test]
     fn a_group_reaches_its_plan_after_any_faults(
         events in proptest::collection::vec(event(), 1..80),
-        last in (1..=255_u8, proptest::sample::select(vec![1, 3, 5, 7])),
+        last in (1..=255_u8, proptest::sample::select(vec![1, 3, 5, 7]), any::<bool>()),
     ) {
         let mut model = Model::new(0);
         for event in events {
@@ -455,7 +553,7 @@ proptest! {
                 Event::Kill(node) => model.kill(node),
                 Event::Revive(node) => model.revive(node),
                 Event::Crash => model.elect(),
-                Event::Plan(nodes, replicas) => model.follow(&plan_of(members_of(nodes), 1, replicas), GroupId(0)),
+                Event::Plan(nodes, replicas, drains) => model.plan(nodes, replicas, drains),
                 Event::May(transfer, lead) => {
                     model.may_transfer_snapshot = transfer;
                     model.may_move_leadership = lead;
@@ -468,7 +566,7 @@ proptest! {
                 model.revive(node);
             }
         }
-        model.follow(&plan_of(planned, 1, last.1), GroupId(0));
+        model.plan(last.0, last.1, last.2);
         model.settle();
     }
 }

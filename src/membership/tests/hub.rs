@@ -245,6 +245,7 @@ pub fn facts(node: u16, cluster: Option<u128>) -> Facts {
         ready: false,
         led: Vec::new(),
         clock_offset_ms: 0,
+        replicas: 3,
     }
 }
 
