@@ -3,9 +3,12 @@
 //! Written by the clients, the targets and the faults; read by the invariants. All times are true time: microseconds since the
 //! run began, whatever the clocks of the nodes say. Wall times are milliseconds since the Unix epoch.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use parking_lot::Mutex;
+
+use crate::invariants::Voters;
 
 /// True time at which the wall clock of a node without skew shows this, in milliseconds since the Unix epoch.
 pub const START_WALL_MS: u64 = 1_772_323_200_000;
@@ -180,9 +183,52 @@ pub struct Fault {
     pub node: Option<usize>,
 }
 
+/// Who votes in a group, as the first node that committed it showed it, and how the nodes stood then.
+#[derive(Clone, Debug, Default)]
+pub struct Membership {
+    /// When.
+    pub at_us: u64,
+    /// The group.
+    pub group: u16,
+    /// The voters.
+    pub voters: Voters,
+    /// Copies that every group should have.
+    pub replicas: u8,
+    /// Nodes that were asked to leave, and that may still be taken for leaving.
+    pub draining: BTreeMap<u64, Draining>,
+    /// Nodes that do not run, since when.
+    pub down_since_us: BTreeMap<u64, u64>,
+}
+
+/// When a node was asked to leave, and until when others may take it for leaving: some time after it was started again.
+#[derive(Clone, Copy, Debug)]
+pub struct Draining {
+    /// Asked.
+    pub from_us: u64,
+    /// The others have heard that it stays.
+    pub until_us: u64,
+}
+
+/// How the nodes stand.
+#[derive(Clone, Debug, Default)]
+pub struct Roster {
+    /// True time.
+    pub now_us: u64,
+    /// The most copies that any node was started with.
+    pub replicas: u8,
+    /// Nodes that were asked to leave.
+    pub draining: BTreeMap<u64, Draining>,
+    /// Nodes that do not run, since when.
+    pub down_since_us: BTreeMap<u64, u64>,
+}
+
 /// Everything that happened.
 #[derive(Clone, Debug, Default)]
 pub struct History {
+    /// Every membership of every group, in the order in which they were first seen.
+    pub memberships: Vec<Membership>,
+    /// The nodes as they are now.
+    pub roster: Roster,
     /// Calls, in the order of their ends.
     pub ops: Vec<Op>,
     /// Attempts, in the order of their beginnings.
@@ -197,6 +243,29 @@ pub struct History {
     pub attempts_max: u16,
     /// The largest error of a node's wall clock against true time at any time of the run, in milliseconds.
     pub skew_ms_max: u64,
+}
+
+impl History {
+    /// A node has committed that these vote in a group.
+    pub fn vote_in(&mut self, group: u16, voters: Voters) {
+        let mut known = self.memberships.iter().rev();
+        if known.any(|one| one.group == group && one.voters.index == voters.index) {
+            return;
+        }
+        let roster = &self.roster;
+        let draining = roster.draining.iter();
+        self.memberships.push(Membership {
+            at_us: roster.now_us,
+            group,
+            voters,
+            replicas: roster.replicas,
+            draining: draining
+                .filter(|(_, draining)| draining.until_us > roster.now_us)
+                .map(|(node, draining)| (*node, *draining))
+                .collect(),
+            down_since_us: roster.down_since_us.clone(),
+        });
+    }
 }
 
 /// The history while it is being written.

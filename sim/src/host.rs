@@ -83,6 +83,8 @@ pub struct Host {
     pub is_paused: bool,
     /// Its disk was bad, and what that has held up is not over; or it was told already.
     is_excused: bool,
+    /// Copies of every group that it is told to want.
+    pub replicas: u8,
     common: Common,
     /// Runs of its process so far.
     runs: u64,
@@ -125,6 +127,7 @@ impl Host {
             secret_step: 0,
             is_paused: false,
             is_excused: false,
+            replicas: common.config.replicas,
             common,
             runs: 0,
             process: None,
@@ -186,6 +189,7 @@ impl Host {
         let mount = self.disk.mount();
         let clock = Arc::new(NodeClock::new(common.origin, began, timeline, self.skew_ms.clone()));
         let mut config = common.config.clone();
+        config.replicas = self.replicas;
         config.listen = net::address(self.index, API_PORT);
         config.peer_listen = PeerListen(Some(net::address(self.index, PEER_PORT)));
         let seeds = join.iter().map(|other| net::address(*other, PEER_PORT).to_string());

@@ -65,6 +65,8 @@ pub enum Act {
     Copy(usize),
     /// Puts the copy in the place of its directory.
     PutBack(usize),
+    /// From its next start on it wants so many copies of every group.
+    Replicas(usize, u8),
 }
 
 /// What can be seen of a node from outside.

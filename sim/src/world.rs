@@ -22,7 +22,7 @@ use crate::dice::{Dice, SeededEntropy};
 use crate::disk::Faults;
 use crate::history::{History, Recorder, Violation};
 use crate::host::{Common, Ended, Host, LookOn};
-use crate::invariants::{self, Commits, NodeState, low_water};
+use crate::invariants::{self, Commits, NodeState, Voters, low_water};
 use crate::net::{Net, Weather};
 use crate::os;
 use crate::stage::{Act, Shown, Stage};
@@ -32,6 +32,9 @@ use crate::targets::Targets;
 pub const STEP_US: u64 = 2_000;
 /// A run that takes longer, in true time, is itself a violation.
 const RUN_US_MAX: u64 = 1_800_000_000;
+
+/// Until then the others have heard that a node that was started again is not leaving.
+const HEARD_US: u64 = 30_000_000;
 
 /// What a run is made of.
 #[derive(Clone, Debug)]
@@ -118,6 +121,8 @@ pub struct World {
     /// The disks on a usual day.
     usual: Faults,
     standstills: Vec<Violation>,
+    /// Copies that each node's last process wants.
+    wants: Vec<u8>,
 }
 
 impl World {
@@ -147,7 +152,7 @@ impl World {
             config,
             snapshot_entries: options.snapshot_entries,
             secrets,
-            on_commit: look_on(commits.clone()),
+            on_commit: look_on(commits.clone(), recorder.clone()),
             origin: Instant::now(),
         };
         let hosts = (0..options.nodes).map(|index| {
@@ -173,6 +178,7 @@ impl World {
             groups,
             usual: options.disk,
             standstills: Vec::new(),
+            wants: vec![0; options.nodes],
         }
     }
 
@@ -205,6 +211,7 @@ impl World {
 
     fn step(&mut self) {
         let until_us = self.now_us + STEP_US;
+        self.note_roster();
         for act in self.stage.take_acts() {
             self.act(act);
         }
@@ -237,18 +244,46 @@ impl World {
         self.stage.show(until_us, shown.collect());
     }
 
+    /// How the nodes stand, for whoever judges what they do now.
+    fn note_roster(&mut self) {
+        let roster = &mut self.recorder.lock().roster;
+        roster.now_us = self.now_us;
+        for host in &self.hosts {
+            let Some(identity) = host.disk.identity() else { continue };
+            if host.is_running() {
+                roster.down_since_us.remove(&identity.node);
+            } else {
+                roster.down_since_us.entry(identity.node).or_insert(self.now_us);
+            }
+        }
+    }
+
+    /// A process starts: what it wants counts, and it is not asked to leave any more, which the others hear soon.
+    fn start(&mut self, node: usize, join: &[usize]) {
+        let now_us = self.now_us;
+        self.wants[node] = self.hosts[node].replicas;
+        let id = self.hosts[node].disk.identity().map(|identity| identity.node);
+        {
+            let roster = &mut self.recorder.lock().roster;
+            roster.replicas = self.wants.iter().copied().max().unwrap_or(1);
+            if let Some(draining) = id.and_then(|id| roster.draining.get_mut(&id)) {
+                draining.until_us = now_us + HEARD_US;
+            }
+        }
+        self.hosts[node].start(join, now_us);
+    }
+
     fn act(&mut self, act: Act) {
         let what = format!("{:.3} s: {act:?}", seconds(self.now_us));
         tracing::info!("{what}");
         self.acts.push(what);
-        let now_us = self.now_us;
         match act {
             Act::Start { node, join } => {
-                let host = &mut self.hosts[node];
-                if !host.is_running() {
-                    host.start(&join, now_us);
+                if !self.hosts[node].is_running() {
+                    self.start(node, &join);
                 }
             }
+            Act::Replicas(node, replicas) => self.hosts[node].replicas = replicas,
             Act::Stop(node) => self.hosts[node].stop(),
             Act::Kill(node) => self.hosts[node].kill(),
             Act::LosePower(node) => self.hosts[node].lose_power(),
@@ -256,6 +291,7 @@ impl World {
             Act::Resume(node) => self.hosts[node].is_paused = false,
             Act::Wipe(node) => {
                 self.hosts[node].lose_power();
+                self.note_roster();
                 self.hosts[node].disk.wipe();
             }
             Act::Disk(node, faults) => self.hosts[node].disk.set_faults(faults),
@@ -358,7 +394,7 @@ pub fn seconds(us: u64) -> f64 {
 }
 
 /// Checks every commit of every node.
-fn look_on(commits: Arc<Mutex<(Commits, Vec<Violation>)>>) -> LookOn {
+fn look_on(commits: Arc<Mutex<(Commits, Vec<Violation>)>>, recorder: Recorder) -> LookOn {
     Arc::new(move |node, writes, rows| {
         let hidden = low_water::look(node, writes, rows);
         commits.lock().1.extend(hidden);
@@ -371,6 +407,9 @@ fn look_on(commits: Arc<Mutex<(Commits, Vec<Violation>)>>) -> LookOn {
             let Some(meta) = write.value.as_deref().and_then(invariants::meta) else {
                 continue;
             };
+            if let Some(voters) = Voters::decode(&meta.applied) {
+                recorder.lock().vote_in(group, voters);
+            }
             let mut commits = commits.lock();
             let (checker, found) = &mut *commits;
             let state = &meta.state;

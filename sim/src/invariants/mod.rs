@@ -18,6 +18,7 @@ mod index_conservation;
 mod linearizable;
 pub mod low_water;
 mod never_early;
+mod never_fewer_voters;
 mod no_ghosts;
 mod no_loss;
 mod once_when_calm;
@@ -33,7 +34,7 @@ mod view;
 
 pub use commits::Commits;
 pub use facts::Run;
-pub use position::Position;
+pub use position::{Position, Voters};
 pub use story::story;
 pub use view::{GroupView, NodeState, meta, read};
 
@@ -64,6 +65,7 @@ pub const ALL: &[(&str, Check)] = &[
     (full_accounting::NAME, full_accounting::check),
     (at_most_once::NAME, at_most_once::check),
     (no_ghosts::NAME, no_ghosts::check),
+    (never_fewer_voters::NAME, never_fewer_voters::check),
 ];
 
 /// Every promise that was broken in a run whose nodes ended in these states. No state at all: only what the outside saw is

@@ -1,7 +1,10 @@
 //! The position in a group's log, read from the bytes that the product stores with the state.
 //!
 //! The layout is stored data of the product (`raft/machine.rs`), so it does not change under this reader: version, whether there
-//! is a position, then term, node and index as varints, then the membership, which is not looked at.
+//! is a position, then term, node and index as varints, then the membership: whether it has a position, that position, and the sets
+//! of voters, of which there are two while a change is not finished.
+
+use std::collections::BTreeSet;
 
 /// Where in its log a replica stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -28,6 +31,32 @@ impl Position {
             }
             _ => Err(bad()),
         }
+    }
+}
+
+/// Who votes in a group, from an entry of its log on.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Voters {
+    /// The entry.
+    pub index: u64,
+    /// The voters; before an unfinished change, and after it.
+    pub sets: Vec<BTreeSet<u64>>,
+}
+
+impl Voters {
+    /// Reads them; `None` before the first.
+    pub fn decode(applied: &[u8]) -> Option<Self> {
+        let [1, 1, rest @ ..] = applied else { return None };
+        let mut rest = rest;
+        let mut number = || varint(&mut rest);
+        let (_term, _node, _index) = (number()?, number()?, number()?);
+        if number()? == 0 {
+            return None;
+        }
+        let (_term, _node, index) = (number()?, number()?, number()?);
+        let sets = (0..number()?).map(|_| (0..number()?).map(|_| number()).collect::<Option<BTreeSet<u64>>>());
+        let sets = sets.collect::<Option<Vec<_>>>()?;
+        Some(Self { index, sets })
     }
 }
 

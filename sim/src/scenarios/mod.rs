@@ -49,6 +49,11 @@ scenarios! {
     herd(herd::options): "thousands of tasks in one second";
     target_outage_with_retries(three): "targets that come back in time, and one that does not";
     rolling_restart(three): "every node is restarted in order under load: no fire is late or repeated";
+    one_away_during_restarts(one_away_during_restarts::options): "one node is away while the others are restarted, and comes back";
+    grow_and_shrink(three): "one node becomes two and three, and one again by draining, under load";
+    five_copies(five): "five copies wanted at two, four and five nodes";
+    replicas_by_restart(five): "three copies become five, and three again, by restarts with another setting";
+    slow_hand_over(slow_hand_over::options): "leadership is handed over while its old leader hears everything late";
     two_nodes(|seed| Options::calm(seed, 2)): "a voter and a learner: either is lost";
     wiped_node_returns(wiped_node_returns::options): "a node loses its disk and comes back as a new one";
     one_slow_target(three): "a target that hangs makes no other late";

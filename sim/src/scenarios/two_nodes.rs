@@ -1,4 +1,4 @@
-//! Two nodes: one votes, one learns. Without the learner all goes on; without the voter nothing is lost, and it goes on when it
+//! Two nodes: the first votes for all, the second learns. Without the learner all goes on; without the voter nothing is lost, and it goes on when it
 //! is back.
 
 use crate::history::Told;
@@ -7,6 +7,10 @@ use crate::stage::{Act, Stage, once};
 pub(super) async fn play(stage: Stage) {
     stage.found(2).await;
     stage.until_planned(0, 1, 2).await;
+    for group in 0..stage.options.groups {
+        let leader = stage.leader(group);
+        stage.demand(leader == Some(0), &format!("nothing depends on the second node, but {leader:?} leads {group}"));
+    }
     for round in 0..3 {
         lose_the_learner(&stage, round).await;
         lose_the_voter(&stage, round).await;

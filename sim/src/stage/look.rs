@@ -6,7 +6,7 @@ use xcron::id::{GroupCount, GroupId, TaskId};
 use xcron::store::key::{self, Fact, Table};
 
 use super::{Act, Client, Stage};
-use crate::history::{Attempt, Task, Told, When};
+use crate::history::{Attempt, Draining, Task, Told, When};
 use crate::invariants;
 use crate::world::seconds;
 
@@ -128,6 +128,12 @@ impl Stage {
         };
         let mut client = self.client(LOOKER, through);
         let path = format!("/v1/cluster/nodes/{id:x}:drain");
+        // Unknown whether it was heard: then it may leave.
+        let asked = Draining {
+            from_us: self.now_us(),
+            until_us: u64::MAX,
+        };
+        self.recorder.lock().roster.draining.insert(id, asked);
         let answer = client.send(Method::POST, &path, String::new()).await;
         answer.is_some_and(|answer| answer["draining"] == true)
     }
@@ -159,6 +165,17 @@ impl Stage {
         }
         let what = format!("the cluster came to its plan: {:?}", self.picture(through).await);
         self.demand(false, &what);
+    }
+
+    /// The ids of the voters of every group, as a node shows them.
+    pub async fn voters_of(&self, through: usize) -> Vec<Vec<String>> {
+        let picture = self.picture(through).await.unwrap_or_default();
+        let groups = picture["groups"].as_array().cloned().unwrap_or_default();
+        let ids = |list: &Value| -> Vec<String> {
+            let ids = list.as_array().into_iter().flatten();
+            ids.filter_map(|id| id.as_str().map(str::to_owned)).collect()
+        };
+        groups.iter().map(|group| ids(&group["voters"])).collect()
     }
 
     /// The attempts of a task so far.
