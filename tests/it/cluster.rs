@@ -7,6 +7,7 @@ mod lost_majority;
 mod moves;
 mod old_copies;
 mod strangers;
+mod voters;
 
 use std::collections::BTreeSet;
 use std::time::Duration;

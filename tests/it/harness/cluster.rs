@@ -270,6 +270,19 @@ impl Cluster {
         assert_eq!(ended.status.code(), Some(0), "{ended}");
     }
 
+    /// Asks a node through another to leave, and waits until it has, which must be with code 0.
+    pub async fn drain(&mut self, index: usize, through: usize) {
+        let view = self.view(through).await.expect("the node answers");
+        let id = view.node_at(self.members[index].api).expect("it is known").id.clone();
+        let path = format!("/v1/cluster/nodes/{id}:drain");
+        let reply = self.client(through).request(Method::POST, &path, Bytes::new()).await;
+        let status = reply.expect("the node answers").status;
+        assert!(status.is_success(), "{status}");
+        let mut node = self.members[index].node.take().expect("it runs");
+        let ended = node.ended().await;
+        assert_eq!(ended.status.code(), Some(0), "{ended}");
+    }
+
     /// What a node that runs has written to its log.
     pub fn log_of(&self, index: usize) -> String {
         self.node(index).stderr()
