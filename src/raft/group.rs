@@ -19,8 +19,8 @@ use tokio::sync::watch;
 
 use crate::core::walk::law::Change;
 use crate::id::{GroupId, NodeId};
-use crate::raft::install::Wanted;
 use crate::metrics::Metrics;
+use crate::raft::install::Wanted;
 use crate::raft::machine::GroupMachine;
 use crate::raft::members::{MemberState, Members, Standing};
 use crate::raft::proposer::Proposer;
