@@ -251,7 +251,7 @@ async fn among_others<P: net::Listen>(
     let mut waiting = entrance.waiting;
     let home = entrance.home.as_ref();
     let identity = if let Some(identity) = known {
-        let asked = memory.ask_the_others(&greeting, dialer.as_ref(), &entrance.network, &config.join.0);
+        let asked = memory.ask_the_others(&greeting, dialer.as_ref(), &entrance.network, (peer, &config.join.0));
         let mut view = membership.view();
         let (twin, ()) = tokio::join!(expect_no_twin(&mut view, clock.as_ref()), asked);
         twin?;

@@ -122,11 +122,13 @@ impl Memory {
         greeting: &Greeting,
         dialer: &dyn Dial,
         network: &Arc<dyn Network>,
-        join: &[String],
+        (own, join): (SocketAddr, &[String]),
     ) {
         let (mut addresses, _) = resolve(network, join).await;
         addresses.extend(self.addresses());
-        let asked = addresses.into_iter().map(|address| greeting.ask(dialer, address));
+        // It need not ask itself: `--join` may be the whole list.
+        let others = addresses.into_iter().filter(|address| *address != own);
+        let asked = others.map(|address| greeting.ask(dialer, address));
         for peer in join_all(asked).await.into_iter().flatten() {
             if peer.cluster == greeting.cluster() && self.own().is_behind(peer.seen) {
                 self.superseded();
