@@ -29,6 +29,7 @@ pub mod raft;
 pub mod readiness;
 pub mod router;
 pub mod secret;
+pub mod space;
 pub mod steady;
 pub mod store;
 pub mod wal;

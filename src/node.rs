@@ -40,6 +40,7 @@ use crate::placement::{self, Placement};
 use crate::raft::{self, Groups};
 use crate::readiness::Readiness;
 use crate::router::{self, Replicas, Router};
+use crate::space::Space;
 use crate::steady::Steady;
 use crate::store::KvError;
 use crate::wal::{self, Wal, WalError};
@@ -64,6 +65,8 @@ const DRAIN: Duration = Duration::from_secs(5);
 const CLOSE: Duration = Duration::from_millis(500);
 /// How long an answer may take to leave after the router's deadline.
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
+/// How often the store is asked whether it still takes writes.
+const STORE_LOOK: Duration = Duration::from_secs(1);
 /// How often a starting node looks whether every group has a leader.
 const LED_LOOK: Duration = Duration::from_millis(10);
 
@@ -207,6 +210,8 @@ struct Node {
     firing: Firing,
     /// Peers' server and gossip's news: they end when the node does.
     _loops: JoinSet<()>,
+    /// The disk's, as well.
+    _watches: JoinSet<()>,
     /// Placement.
     moving: JoinSet<()>,
     home: Arc<dyn Home>,
@@ -252,7 +257,9 @@ impl Node {
             count: world.identity.groups,
         };
         let firing = Firing::start(parts, hosted);
-        let replicas = replicas(&config, &world, &groups);
+        let mut watches = JoinSet::new();
+        let space = watch_disk(&world, &failure, &mut watches);
+        let replicas = replicas(&config, &world, &groups, space);
         let router = router(&config, &world, &replicas, &call);
         let cluster = part_in_cluster(&config, &world, &groups, (call, peers), &steady);
         let (loops, moving) = cluster_loops(&config, &mut world, local, &groups, replicas, &cluster, steady);
@@ -269,6 +276,7 @@ impl Node {
             dispatcher,
             firing,
             _loops: loops,
+            _watches: watches,
             moving,
             home: world.home,
         })
@@ -462,12 +470,34 @@ fn settled<P>(world: &World<P>) -> Result<(), NodeError> {
     Ok(world.home.keep(&settled)?)
 }
 
-fn replicas<P: net::Listen>(config: &Config, world: &World<P>, groups: &Groups) -> Replicas {
+/// The room on the disk, as it is now and as it will be, and the store's own failures, also where nobody writes.
+fn watch_disk<P>(world: &World<P>, failure: &Failure, loops: &mut JoinSet<()>) -> Space {
+    let space = Space::default();
+    if let Ok(room) = world.disk.room() {
+        space.see(room, &world.metrics);
+    }
+    let (disk, blocking, metrics) = (world.disk.clone(), world.blocking.clone(), world.metrics.clone());
+    loops.spawn(space.clone().watch(disk, blocking, metrics));
+    let (kv, blocking, failure) = (world.kv.clone(), world.blocking.clone(), failure.clone());
+    loops.spawn(async move {
+        loop {
+            let asked = kv.clone();
+            if let Err(error) = blocking.run(move || asked.check()).await {
+                return failure.report(error.to_string());
+            }
+            tokio::time::sleep(STORE_LOOK).await;
+        }
+    });
+    space
+}
+
+fn replicas<P: net::Listen>(config: &Config, world: &World<P>, groups: &Groups, space: Space) -> Replicas {
     Replicas::new(
         groups.clone(),
         Duration::from_millis(config.request_timeout_ms),
         Arc::new(Nodes(world.view.clone())),
         world.clock.clone(),
+        space,
     )
 }
 

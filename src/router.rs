@@ -77,6 +77,12 @@ pub enum CreateError {
         /// When to try again, in milliseconds from now.
         retry_after_ms: u64,
     },
+    /// The disk of the node that would store it is nearly full. Not done.
+    #[error(
+        "the task was not stored: the disk of the node that leads its group is nearly full, and what is left is kept for deletes \
+         and outcomes. Make room on it, or try again later"
+    )]
+    DiskReserve,
     /// Nobody can store it now. Not done; the text says why.
     #[error("the task was not stored: {0}. Try again")]
     Unavailable(String),
@@ -111,6 +117,12 @@ pub enum UpdateError {
         /// When to try again, in milliseconds from now.
         retry_after_ms: u64,
     },
+    /// The disk of the node that would do it is nearly full. Not done.
+    #[error(
+        "the task was not changed: the disk of the node that leads its group is nearly full, and what is left is kept for deletes \
+         and outcomes. Make room on it, or try again later"
+    )]
+    DiskReserve,
     /// Nobody can do it now. Not done; the text says why.
     #[error("the task was not changed: {0}. Try again")]
     Unavailable(String),

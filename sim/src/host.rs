@@ -27,7 +27,7 @@ use crate::history::Violation;
 use crate::net::{self, Net};
 use crate::targets::Targets;
 use crate::world::STEP_US;
-use blocking::Jobs;
+use blocking::{Jobs, Roomy};
 use log_runner::Turns;
 
 /// Port of the API on every node.
@@ -375,6 +375,7 @@ async fn life(parts: Parts, is_ready: Arc<AtomicBool>, stopped: oneshot::Receive
             kv: Arc::new(kv),
             spools: Arc::new(mount.clone()),
             blocking: Arc::new(Jobs(mount.clone())),
+            disk: Arc::new(Roomy),
             view: entered.view,
             peers: entered.peers,
             home: Arc::new(mount),

@@ -56,6 +56,7 @@ pub(super) async fn read(request: Request, limit: Option<Duration>) -> Result<Wh
                 code: TOO_MANY,
                 message,
                 retry_after_ms: Some(body::RETRY_AFTER_MS),
+                is_disk_reserve: false,
             },
             BodyError::Broken(_) => Refusal::new(MALFORMED, message),
         }

@@ -63,6 +63,8 @@ pub(super) struct Refusal {
     pub message: String,
     /// When to try again, in milliseconds from now.
     pub retry_after_ms: Option<u64>,
+    /// Of [`UNAVAILABLE`]: the disk is nearly full. `/v1` tells it apart.
+    pub is_disk_reserve: bool,
 }
 
 impl Refusal {
@@ -72,6 +74,23 @@ impl Refusal {
             code,
             message: message.into(),
             retry_after_ms: None,
+            is_disk_reserve: false,
+        }
+    }
+
+    /// A limit is reached.
+    fn too_many(message: String, retry_after_ms: u64) -> Self {
+        Self {
+            retry_after_ms: Some(retry_after_ms),
+            ..Self::new(TOO_MANY, message)
+        }
+    }
+
+    /// The disk is nearly full.
+    fn disk_reserve(message: String) -> Self {
+        Self {
+            is_disk_reserve: true,
+            ..Self::new(UNAVAILABLE, message)
         }
     }
 }
@@ -81,11 +100,8 @@ impl From<CreateError> for Refusal {
         let message = error.to_string();
         match error {
             CreateError::Conflict => Self::new(CONFLICT, message),
-            CreateError::TooMany { retry_after_ms, .. } => Self {
-                code: TOO_MANY,
-                message,
-                retry_after_ms: Some(retry_after_ms),
-            },
+            CreateError::TooMany { retry_after_ms, .. } => Self::too_many(message, retry_after_ms),
+            CreateError::DiskReserve => Self::disk_reserve(message),
             CreateError::Unavailable(_) | CreateError::Unknown { .. } => Self::new(UNAVAILABLE, message),
         }
     }
@@ -97,11 +113,8 @@ impl From<UpdateError> for Refusal {
         match error {
             UpdateError::NotFound => Self::new(NOT_FOUND, message),
             UpdateError::Outdated { .. } => Self::new(OUTDATED, message),
-            UpdateError::TooMany { retry_after_ms, .. } => Self {
-                code: TOO_MANY,
-                message,
-                retry_after_ms: Some(retry_after_ms),
-            },
+            UpdateError::TooMany { retry_after_ms, .. } => Self::too_many(message, retry_after_ms),
+            UpdateError::DiskReserve => Self::disk_reserve(message),
             UpdateError::Unavailable(_) | UpdateError::Unknown => Self::new(UNAVAILABLE, message),
         }
     }
@@ -112,11 +125,7 @@ impl From<DeleteError> for Refusal {
         let message = error.to_string();
         match error {
             DeleteError::NotFound => Self::new(NOT_FOUND, message),
-            DeleteError::TooMany { retry_after_ms, .. } => Self {
-                code: TOO_MANY,
-                message,
-                retry_after_ms: Some(retry_after_ms),
-            },
+            DeleteError::TooMany { retry_after_ms, .. } => Self::too_many(message, retry_after_ms),
             DeleteError::Unavailable(_) | DeleteError::Unknown => Self::new(UNAVAILABLE, message),
         }
     }

@@ -51,6 +51,11 @@ pub(super) fn of(refusal: &Refusal) -> Response {
         NOT_FOUND => (StatusCode::NOT_FOUND, "task_not_found", "no such task"),
         OUTDATED => (StatusCode::PRECONDITION_FAILED, "outdated", "the task has changed"),
         TOO_MANY => (StatusCode::TOO_MANY_REQUESTS, "too_many_requests", "a limit is reached"),
+        _ if refusal.is_disk_reserve => (
+            StatusCode::INSUFFICIENT_STORAGE,
+            "disk_reserve",
+            "not done: the disk is nearly full",
+        ),
         _ => (
             StatusCode::SERVICE_UNAVAILABLE,
             "unavailable",

@@ -67,7 +67,11 @@ TYPE xcron_clock_offset_ms gauge
 HELP xcron_unsafe_changes_refused Changes of voters that would have lowered a group's safety, and were refused.
 TYPE xcron_unsafe_changes_refused counter
 HELP xcron_low_water_healed Copies whose low-water mark hid dues and was lowered when their leadership began; each is a bug.
-TYPE xcron_low_water_healed counter";
+TYPE xcron_low_water_healed counter
+HELP xcron_disk_free_bytes Bytes free on the disk of the data directory.
+TYPE xcron_disk_free_bytes gauge
+HELP xcron_disk_used_bytes Bytes used on the disk of the data directory, by whomever.
+TYPE xcron_disk_used_bytes gauge";
 
 fn value_of(metrics: &Metrics, series: &str) -> String {
     let text = metrics.encode();

@@ -12,7 +12,7 @@ use parking_lot::Mutex;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::timeout;
 
-use super::frame::{Frame, Kind, Stamp};
+use super::frame::{Frame, HEADER_BYTES, Kind, Stamp};
 use super::offset::Moment;
 use super::{CallError, Service};
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
@@ -21,8 +21,15 @@ use crate::limits::PEER_MESSAGE_BYTES_MAX;
 const CALLS_MAX: usize = 4_096;
 /// Bytes of one connection that wait to be sent.
 const QUEUE_BYTES_MAX: usize = 32 << 20;
-/// Bytes taken for sending at once: calls beyond it can still be given up without having been sent.
-const BATCH_BYTES: usize = 1 << 20;
+/// Bytes taken for sending at once: calls beyond it can still be given up without having been sent, and small ones still pass
+/// them.
+const BATCH_BYTES: usize = 256 << 10;
+/// A call of at most so many bytes is small: heartbeats and votes are, and go before what is larger. Leases hang on them.
+const SMALL_BYTES: usize = 1 << 10;
+
+// Whatever may be sent at all has room in an empty queue.
+const _: () = assert!(PEER_MESSAGE_BYTES_MAX + HEADER_BYTES <= QUEUE_BYTES_MAX);
+const _: () = assert!(SMALL_BYTES < BATCH_BYTES / 2);
 
 type Answer = Result<Bytes, CallError>;
 
@@ -36,8 +43,9 @@ pub(super) struct Calls {
 #[derive(Debug, Default)]
 struct Inner {
     last_id: u64,
-    /// Ids to send, in this order. Each is also in `waiting`.
-    queue: VecDeque<u64>,
+    /// Ids to send, in this order: small calls, and others. Each is also in `waiting`.
+    small: VecDeque<u64>,
+    large: VecDeque<u64>,
     queued_bytes: usize,
     waiting: BTreeMap<u64, Waiting>,
     /// Why no call is taken any more.
@@ -105,7 +113,7 @@ impl Calls {
 
     /// Completes when there is something to send. Only one may wait.
     pub(super) async fn ready(&self) {
-        while self.inner.lock().queue.is_empty() {
+        while self.inner.lock().is_idle() {
             self.added.notified().await;
         }
     }
@@ -114,9 +122,10 @@ impl Calls {
     pub(super) fn take(&self, stamp: Stamp, frames: &mut Vec<Frame>) {
         let mut inner = self.inner.lock();
         let mut bytes = 0;
-        while bytes < BATCH_BYTES
-            && let Some(id) = inner.queue.pop_front()
-        {
+        // Half of each batch is left to the large ones: they wait, and are not forgotten.
+        while bytes < BATCH_BYTES {
+            let small_first = bytes < BATCH_BYTES / 2;
+            let Some(id) = inner.next_id(small_first) else { break };
             let waiting = inner.waiting.get_mut(&id).expect("what is queued is waiting");
             let frame = waiting.frame.take().expect("what is queued was not taken");
             bytes += frame.bytes();
@@ -150,7 +159,8 @@ impl Calls {
         let waiting = {
             let mut inner = self.inner.lock();
             inner.closed.get_or_insert_with(|| why.to_owned());
-            inner.queue.clear();
+            inner.small.clear();
+            inner.large.clear();
             inner.queued_bytes = 0;
             std::mem::take(&mut inner.waiting)
         };
@@ -193,9 +203,9 @@ impl Inner {
         let id = self.last_id;
         if frame.kind == Kind::Ping {
             // First: the queue may be long, and it tells whether the peer is there.
-            self.queue.push_front(id);
+            self.small.push_front(id);
         } else {
-            self.queue.push_back(id);
+            self.queue_of(frame.body.len()).push_back(id);
         }
         self.queued_bytes += frame.bytes();
         let frame = Some(Frame { id, ..frame });
@@ -203,12 +213,35 @@ impl Inner {
         Ok(id)
     }
 
+    /// Nothing is to be sent.
+    fn is_idle(&self) -> bool {
+        self.small.is_empty() && self.large.is_empty()
+    }
+
+    fn next_id(&mut self, small_first: bool) -> Option<u64> {
+        let [first, second] = if small_first {
+            [&mut self.small, &mut self.large]
+        } else {
+            [&mut self.large, &mut self.small]
+        };
+        first.pop_front().or_else(|| second.pop_front())
+    }
+
+    fn queue_of(&mut self, body_bytes: usize) -> &mut VecDeque<u64> {
+        if body_bytes <= SMALL_BYTES {
+            &mut self.small
+        } else {
+            &mut self.large
+        }
+    }
+
     /// Takes a call out, wherever it is.
     fn remove(&mut self, id: u64) -> Option<Waiting> {
         let waiting = self.waiting.remove(&id)?;
         if let Some(frame) = &waiting.frame {
             self.queued_bytes -= frame.bytes();
-            self.queue.retain(|queued| *queued != id);
+            let frame_bytes = frame.body.len();
+            self.queue_of(frame_bytes).retain(|queued| *queued != id);
         }
         Some(waiting)
     }

@@ -22,7 +22,10 @@ const ANSWER_BYTES_MAX: usize = 64 << 20;
 /// Frames waiting to be sent on one connection, beyond which nothing is read from it.
 const ANSWERS_MAX: usize = 2 * REQUESTS_MAX;
 /// Bytes taken for sending at once.
-const BATCH_BYTES: usize = 1 << 20;
+const BATCH_BYTES: usize = 256 << 10;
+
+// Whatever may be sent at all is taken by who does nothing else.
+const _: () = assert!(PEER_MESSAGE_BYTES_MAX <= REQUEST_BYTES_MAX);
 
 #[derive(Debug, Default)]
 pub(super) struct Requests {

@@ -9,7 +9,11 @@ use std::net::SocketAddr;
 
 use futures_util::future::BoxFuture;
 use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::{TcpListener, TcpStream};
+use tokio::net::{TcpListener, TcpSocket, TcpStream};
+
+/// What the system holds of a connection to a peer, at the most: a heartbeat cannot pass what is in there. Left alone it grows to
+/// megabytes, which take seconds on a slow network.
+const SEND_BUFFER_BYTES: u32 = 256 << 10;
 
 /// A connection's bytes, both ways.
 pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send + 'static {}
@@ -38,7 +42,13 @@ pub struct TcpDial;
 impl Dial for TcpDial {
     fn dial(&self, address: SocketAddr) -> BoxFuture<'_, io::Result<Box<dyn Stream>>> {
         Box::pin(async move {
-            let stream = TcpStream::connect(address).await?;
+            let socket = if address.is_ipv4() {
+                TcpSocket::new_v4()?
+            } else {
+                TcpSocket::new_v6()?
+            };
+            socket.set_send_buffer_size(SEND_BUFFER_BYTES)?;
+            let stream = socket.connect(address).await?;
             // Messages are gathered before they are written: waiting to fill a packet would only delay them.
             stream.set_nodelay(true)?;
             Ok(Box::new(stream) as Box<dyn Stream>)

@@ -1,6 +1,7 @@
 //! A node without its API: the whole path from create to callback on a real disk, with targets that do as they are told.
 
 mod clock;
+mod disk;
 mod once;
 mod overload;
 mod update;

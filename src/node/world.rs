@@ -23,6 +23,7 @@ use crate::node::memory::Memory;
 use crate::node::observers::GossipMetrics;
 use crate::raft;
 use crate::secret::ClusterSecret;
+use crate::space::{Disk, DiskOf};
 use crate::store::fjall_kv::FjallKv;
 use crate::store::{Kv, Spools};
 use crate::wal;
@@ -72,6 +73,8 @@ pub struct World<P> {
     pub spools: Arc<dyn Spools>,
     /// Does work that blocks for long.
     pub blocking: Arc<dyn Blocking>,
+    /// How much room is left for log and state.
+    pub disk: Arc<dyn Disk>,
     /// The nodes that gossip shows; this one alone where there is no gossip.
     pub view: watch::Receiver<Arc<ClusterView>>,
     /// The way to the other nodes; none for a node alone.
@@ -91,6 +94,18 @@ pub struct LogWorld {
     pub snapshot_entries: u64,
     /// Runs its writer.
     pub runner: Arc<dyn wal::Run>,
+}
+
+impl LogWorld {
+    /// The log of a data directory, run by a thread of its own.
+    fn of(data: &DataDirectory) -> Result<Self, NodeError> {
+        Ok(Self {
+            files: Arc::new(data.open_log()?),
+            segment_bytes: wal::Options::default().segment_bytes,
+            snapshot_entries: raft::SNAPSHOT_ENTRIES,
+            runner: Arc::new(wal::OwnThread),
+        })
+    }
 }
 
 /// The way to the other nodes.
@@ -153,12 +168,7 @@ impl World<TcpListener> {
             observer: Arc::new(GossipMetrics(metrics.clone())),
         })
         .await?;
-        let log = LogWorld {
-            files: Arc::new(data.open_log()?),
-            segment_bytes: wal::Options::default().segment_bytes,
-            snapshot_entries: raft::SNAPSHOT_ENTRIES,
-            runner: Arc::new(wal::OwnThread),
-        };
+        let log = LogWorld::of(&data)?;
         let kv = Arc::new(FjallKv::open(
             &data.state(),
             config.store.cache_bytes,
@@ -175,6 +185,7 @@ impl World<TcpListener> {
             kv,
             spools,
             blocking: Arc::new(Threads::start().map_err(NodeError::Thread)?),
+            disk: Arc::new(DiskOf(config.data.clone())),
             view,
             peers,
             home: data,

@@ -90,6 +90,7 @@ enum Answered {
 /// Why a call has no answer from its group.
 enum Miss {
     Overloaded,
+    DiskReserve,
     Unknown,
     Unavailable(String),
 }
@@ -120,8 +121,9 @@ impl Router {
                     // It cannot be reached, or knows no better: whoever names it is not believed the next time.
                     avoided = leader.filter(|_| hint.is_none());
                 }
-                Err(Refusal::Overloaded) if is_unknown => return Err(Miss::Unknown),
+                Err(Refusal::Overloaded | Refusal::DiskReserve) if is_unknown => return Err(Miss::Unknown),
                 Err(Refusal::Overloaded) => return Err(Miss::Overloaded),
+                Err(Refusal::DiskReserve) => return Err(Miss::DiskReserve),
                 Err(Refusal::Unknown) => is_unknown = true,
                 Err(Refusal::Failed(what)) => why = what,
             }
@@ -182,6 +184,7 @@ impl Router {
             })))),
             Ok(Answer::NotLeader { leader }) => Err(Refusal::NotLeader(leader)),
             Ok(Answer::Overloaded) => Err(Refusal::Overloaded),
+            Ok(Answer::DiskReserve) => Err(Refusal::DiskReserve),
             Ok(Answer::Failed(what)) => Err(Refusal::Failed(what.to_owned())),
             // What cannot be read may tell of something that was done.
             Ok(Answer::Unknown) | Err(_) => Err(Refusal::Unknown),
@@ -262,6 +265,7 @@ impl Router {
                 limit: LIMIT,
                 retry_after_ms: RETRY_AFTER_MS,
             }),
+            Err(Miss::DiskReserve) => Err(CreateError::DiskReserve),
             Err(Miss::Unavailable(why)) => Err(CreateError::Unavailable(why)),
         }
     }
@@ -280,6 +284,8 @@ impl Router {
                 limit: LIMIT,
                 retry_after_ms: RETRY_AFTER_MS,
             }),
+            // Not of a delete; were it so, it is not done.
+            Err(Miss::DiskReserve) => Err(DeleteError::Unavailable("the leader's disk has no room".into())),
             Err(Miss::Unknown) => Err(DeleteError::Unknown),
             Err(Miss::Unavailable(why)) => Err(DeleteError::Unavailable(why)),
         }
@@ -291,9 +297,9 @@ impl Router {
             Ok((Answered::Task(Some(task)), _)) => Ok(*task),
             Ok((Answered::Task(None), _)) => Err(QueryError::NotFound),
             Err(Miss::Unavailable(why)) => Err(QueryError::Unavailable(why)),
-            Ok((Answered::Reply(_), _)) | Err(Miss::Overloaded | Miss::Unknown) => Err(QueryError::Unavailable(
-                "no answer from the task's group in time".into(),
-            )),
+            Ok((Answered::Reply(_), _)) | Err(Miss::Overloaded | Miss::DiskReserve | Miss::Unknown) => Err(
+                QueryError::Unavailable("no answer from the task's group in time".into()),
+            ),
         }
     }
 }

@@ -1,5 +1,5 @@
 //! What the leader alone can judge of an operation before it gets into the log: whether every replica will be able to read it,
-//! and when an update's schedule begins.
+//! whether the disk has room for it, and when an update's schedule begins.
 
 use crate::clock::Clock;
 use crate::core::command::{self, Op};
@@ -9,6 +9,8 @@ use crate::core::schedule::Cron;
 use crate::core::task::Schedule;
 use crate::raft::Group;
 use crate::router::cluster::LeaderHints;
+use crate::router::replica::Refusal;
+use crate::space::Space;
 
 /// Why nothing new is done while an older node is there.
 pub(super) const OLDER_RELEASE: &str =
@@ -20,12 +22,17 @@ pub(super) fn prepare(
     op: Vec<u8>,
     hints: &dyn LeaderHints,
     clock: &dyn Clock,
-) -> Result<Vec<u8>, String> {
-    let asked = command::decode_op(&op).map_err(|error| error.to_string())?;
+    space: &Space,
+) -> Result<Vec<u8>, Refusal> {
+    let asked = command::decode_op(&op).map_err(|error| Refusal::Failed(error.to_string()))?;
     if command::needs(&asked) > hints.commands() {
-        return Err(OLDER_RELEASE.to_owned());
+        return Err(Refusal::Failed(OLDER_RELEASE.to_owned()));
     }
-    let later = begin(group, &asked, clock.wall_ms())?;
+    // What ends something goes on: it is what the reserve is for.
+    if matches!(asked, Op::Create { .. } | Op::Update { .. }) && !space.takes_more() {
+        return Err(Refusal::DiskReserve);
+    }
+    let later = begin(group, &asked, clock.wall_ms()).map_err(Refusal::Failed)?;
     Ok(later.unwrap_or(op))
 }
 

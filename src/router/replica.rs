@@ -18,6 +18,7 @@ use crate::router::TaskView;
 use crate::router::cluster::LeaderHints;
 use crate::router::prepare::prepare;
 use crate::router::wire::{self, Answer, Request};
+use crate::space::Space;
 use crate::store::StoreError;
 
 /// How often a call that waits looks whether this node may still act for the group.
@@ -34,6 +35,8 @@ pub(super) enum Refusal {
     NotLeader(Option<NodeId>),
     /// Not done: too many operations are waiting.
     Overloaded,
+    /// Not done: what room the leader's disk has is kept for what must go on.
+    DiskReserve,
     /// It may have been done.
     Unknown,
     /// Not done, for this reason.
@@ -50,16 +53,25 @@ pub struct Replicas {
     hints: Arc<dyn LeaderHints>,
     /// Wall time.
     clock: Arc<dyn Clock>,
+    /// Whether this node's disk has room for something new.
+    space: Space,
 }
 
 impl Replicas {
     /// Calls on `groups`; one that takes longer than `deadline` is unknown.
-    pub fn new(groups: Groups, deadline: Duration, hints: Arc<dyn LeaderHints>, clock: Arc<dyn Clock>) -> Self {
+    pub fn new(
+        groups: Groups,
+        deadline: Duration,
+        hints: Arc<dyn LeaderHints>,
+        clock: Arc<dyn Clock>,
+        space: Space,
+    ) -> Self {
         Self {
             groups,
             deadline,
             hints,
             clock,
+            space,
         }
     }
 
@@ -80,8 +92,7 @@ impl Replicas {
     /// Puts an encoded operation into its group's log.
     pub(super) async fn propose(&self, group: GroupId, op: Vec<u8>) -> Result<Reply, Refusal> {
         let group = self.led(group)?;
-        let prepared = prepare(&group, op, self.hints.as_ref(), self.clock.as_ref());
-        let op = prepared.map_err(Refusal::Failed)?;
+        let op = prepare(&group, op, self.hints.as_ref(), self.clock.as_ref(), &self.space)?;
         let proposed = while_leading(&group, group.proposer().propose_encoded(op));
         let reply = tokio::time::timeout(self.deadline, proposed).await;
         match reply {
@@ -174,6 +185,7 @@ impl Refusal {
         wire::encode(&match self {
             Self::NotLeader(leader) => Answer::NotLeader { leader: *leader },
             Self::Overloaded => Answer::Overloaded,
+            Self::DiskReserve => Answer::DiskReserve,
             Self::Unknown => Answer::Unknown,
             Self::Failed(what) => Answer::Failed(what),
         })

@@ -17,6 +17,7 @@ use crate::id::{GroupId, NodeId};
 use crate::net::{Handle, Service};
 use crate::raft::Groups;
 use crate::raft::testing::{Cluster, Endpoint, GROUP, any_change, create, eventually, has};
+use crate::space::Space;
 
 /// What gossip says: who leads, and what the oldest node reads.
 struct Hints(Mutex<Option<NodeId>>, Mutex<u16>);
@@ -56,7 +57,13 @@ impl Handle for Both {
 
 fn replicas(groups: &Groups, hints: &Arc<Hints>) -> Replicas {
     let clock = Arc::new(SystemClock::default());
-    Replicas::new(groups.clone(), Duration::from_secs(2), Arc::new(hints.clone()), clock)
+    Replicas::new(
+        groups.clone(),
+        Duration::from_secs(2),
+        Arc::new(hints.clone()),
+        clock,
+        Space::default(),
+    )
 }
 
 /// Lets all nodes serve, and gives a router at `node` and what it hears by gossip.

@@ -53,6 +53,8 @@ pub(super) enum Answer<'a> {
     Unknown,
     /// Not done, for the reason told.
     Failed(&'a str),
+    /// Not done: what room the disk has there is kept for what must go on.
+    DiskReserve,
 }
 
 /// The bytes of a message.
@@ -94,6 +96,7 @@ mod tests {
             (Answer::Overloaded, "0103"),
             (Answer::Unknown, "0104"),
             (Answer::Failed("no"), "0105026e6f"),
+            (Answer::DiskReserve, "0106"),
         ];
         for (answer, bytes) in answers {
             assert_eq!(hex(&encode(&answer)), bytes);

@@ -83,6 +83,12 @@ impl FjallKv {
         let options = || KeyspaceCreateOptions::default().max_memtable_size(MEMTABLE_BYTES_MAX);
         let open = |table: Table| database.keyspace(table.name(), options).map_err(fail);
         let tables = [open(Table::Spec)?, open(Table::State)?, open(Table::Due)?];
+        // A table whose directory has no durable name is not there after a power cut, and its rows with it: fjall leaves that to
+        // the file system.
+        sync_directories(path).map_err(|error| KvError::Disk {
+            path: path.display().to_string(),
+            what: error.to_string(),
+        })?;
         Ok(Self {
             path: path.to_owned(),
             database,
@@ -132,6 +138,12 @@ impl Kv for FjallKv {
         Box::pin(async move { joined.await.expect("the sync does not panic") })
     }
 
+    fn check(&self) -> Result<(), KvError> {
+        // The one call that tells of a failure without writing anything; what is buffered goes to the system, unsynced.
+        let checked = self.database.persist(PersistMode::Buffer);
+        checked.map_err(|error| translate(&self.path, &error))
+    }
+
     fn view(&self) -> Arc<dyn ReadKv> {
         Arc::new(FjallView {
             path: self.path.clone(),
@@ -174,11 +186,25 @@ fn collect(path: &Path, rows: fjall::Iter, limit: usize) -> Result<Vec<Row>, KvE
     rows.take(limit).map(row).collect()
 }
 
+/// Makes the names of all directories below durable, and what is in them.
+fn sync_directories(path: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(path)? {
+        let entry = entry?;
+        if entry.file_type()?.is_dir() {
+            sync_directories(&entry.path())?;
+        }
+    }
+    std::fs::File::open(path)?.sync_all()
+}
+
 fn translate(path: &Path, error: &fjall::Error) -> KvError {
     let (path, what) = (path.display().to_string(), error.to_string());
     match error {
         fjall::Error::Locked => KvError::InUse { path },
-        fjall::Error::Poisoned => KvError::Disk { path, what },
+        fjall::Error::Poisoned => KvError::Disk {
+            path,
+            what: "an earlier write failed, maybe in the background: the disk is full or failing".into(),
+        },
         error if is_refusal(error) => KvError::Disk { path, what },
         _ => KvError::Damaged { path, what },
     }

@@ -65,6 +65,9 @@ pub trait Kv: ReadKv + Debug + 'static {
     fn commit(&self, writes: Vec<Write>) -> Result<(), KvError>;
     /// Everything committed before this call is on disk when it completes.
     fn persist(&self) -> Pin<Box<dyn Future<Output = Result<(), KvError>> + Send>>;
+    /// Whether it still takes writes: one that was failed by its own work in the background tells so here, also where nobody
+    /// writes. Blocks for a moment.
+    fn check(&self) -> Result<(), KvError>;
     /// A view that later commits do not change.
     fn view(&self) -> Arc<dyn ReadKv>;
 }

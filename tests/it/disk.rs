@@ -1,5 +1,5 @@
 //! A disk that is full, and one that fails to sync: the node stops acknowledging at once, says why, and ends; after the
-//! cause is gone a start finds everything that was acknowledged.
+//! cause is gone a start finds everything that was acknowledged. One that is nearly full: nothing new is taken, and all else goes on.
 //!
 //! The full disk is a small tmpfs in a mount namespace of the test's own; where there may be none, these tests say that they
 //! did not run. The failing sync is injected by strace; where that is not installed, the log's own fault tests (`src/wal/tests.rs`) are all there is.
@@ -18,7 +18,8 @@ use rand::{RngExt, SeedableRng};
 
 use crate::harness::client::{Client, Told, one_shot};
 use crate::harness::node::{Ended, Launch, Node, Place};
-use crate::harness::{eventually, namespace};
+use crate::harness::sink::Sink;
+use crate::harness::{eventually, namespace, wall_secs};
 
 const FAR_SECS: u64 = 4_000_000_000;
 const CONNECTIONS: u64 = 4;
@@ -169,10 +170,28 @@ async fn expect_all_there(launch: &Launch, seen: &Seen) {
     assert_eq!(ended.status.code(), Some(0), "{ended}");
 }
 
-/// Fills the disk below a node, then gives it room.
-async fn fill_disk(launch: &Launch, disk: &SmallDisk, reasons: &[&str]) {
+/// Fills the disk below a node, then gives it room. With a ballast, somebody else takes the room, more quickly than the node can
+/// refuse what is new.
+async fn fill_disk(launch: &Launch, disk: &SmallDisk, ballast: Option<&Path>, reasons: &[&str]) {
     let node = launch.start().await;
+    if let Some(ballast) = ballast {
+        let first = one_shot("before", FAR_SECS, "http://127.0.0.1:9/", "{}");
+        node.client().create(first).await.done();
+        leave_free(ballast, 0);
+    }
     let seen = create_until_it_fails(&node, 60_000).await;
+    if let Some(ballast) = ballast {
+        seen.acked.lock().insert("before".into(), "{}".into());
+        // Whatever it refuses by now: deletes go on, and need room.
+        let mut client = node.client();
+        for number in 0.. {
+            let fresh = format!("gone-{number}");
+            if !matches!(client.delete(&fresh).await, Told::Refused(..)) {
+                break;
+            }
+        }
+        std::fs::remove_file(ballast).expect("it is there");
+    }
     let ended = expect_failed(node, &seen, reasons).await;
     println!("{} acknowledged; {ended}", seen.acked.lock().len());
     disk.resize(400);
@@ -185,10 +204,113 @@ async fn a_disk_without_room_for_the_state_stops_the_node_and_loses_nothing() {
         return;
     }
     let place = Place::new();
-    // The log has reserved two segments of 32 MB, and they are not half full when the state has taken the rest.
-    let disk = SmallDisk::mount(place.path("disk"), 80);
+    let disk = SmallDisk::mount(place.path("disk"), 400);
     let launch = Launch::new(&disk.0.join("data"), &place.path("node.log"));
-    fill_disk(&launch, &disk, &["No space left"]).await;
+    let ballast = disk.0.join("ballast");
+    fill_disk(
+        &launch,
+        &disk,
+        Some(&ballast),
+        &["No space left", "an earlier write failed"],
+    )
+    .await;
+}
+
+/// Takes room on the disk of `file` until only so many bytes are free.
+fn leave_free(file: &Path, free_bytes: u64) {
+    let mut ballast = std::fs::File::create(file).expect("the file can be made");
+    loop {
+        let found = rustix::fs::statvfs(file).expect("a file system");
+        let free = found.f_bavail * found.f_frsize;
+        if free <= free_bytes {
+            return;
+        }
+        let part = usize::try_from((free - free_bytes).min(1 << 20)).expect("small");
+        if let Err(error) = ballast.write_all(&vec![1; part]) {
+            assert_eq!(error.kind(), std::io::ErrorKind::StorageFull);
+            return;
+        }
+    }
+}
+
+/// What the node says that its disk has left.
+async fn free_bytes(client: &mut Client) -> u64 {
+    let page = client
+        .request(Method::GET, "/metrics", "")
+        .await
+        .expect("it answers")
+        .text();
+    let free = page
+        .lines()
+        .find_map(|line| line.strip_prefix("xcron_disk_free_bytes "));
+    free.and_then(|free| free.parse().ok()).expect("a gauge")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_disk_that_is_nearly_full_takes_nothing_new_and_goes_on() {
+    if !may_mount("a_disk_that_is_nearly_full_takes_nothing_new_and_goes_on") {
+        return;
+    }
+    let place = Place::new();
+    let disk = SmallDisk::mount(place.path("disk"), 400);
+    let node = Launch::new(&disk.0.join("data"), &place.path("node.log")).start().await;
+    let (mut client, sink) = (node.client(), Sink::start().await);
+    for id in ["kept", "deleted"] {
+        client
+            .create(one_shot(id, FAR_SECS, "http://127.0.0.1:9/", "{}"))
+            .await
+            .done();
+    }
+    client
+        .create(one_shot("due", wall_secs() + 6, &sink.url("/due"), "{}"))
+        .await
+        .done();
+    // A fifth of the disk is kept: 80 MB.
+    let ballast = disk.0.join("ballast");
+    leave_free(&ballast, 60 << 20);
+    eventually("what is new is refused", async || {
+        let mut client = node.client();
+        match client
+            .create(one_shot("new", FAR_SECS, "http://127.0.0.1:9/", "{}"))
+            .await
+        {
+            Told::Unknown(why) => {
+                assert!(why.contains("was not stored") && why.contains("nearly full"), "{why}");
+                Some(())
+            }
+            Told::Done(_) => None,
+            told @ Told::Refused(..) => panic!("{told:?}"),
+        }
+    })
+    .await;
+    client.delete("deleted").await.done();
+    sink.wait_for("due", 1).await;
+    eventually("its outcome is recorded", async || {
+        let reply = node
+            .client()
+            .request(Method::GET, "/v1/tasks/due", "")
+            .await
+            .expect("it answers");
+        reply.text().contains("delivered").then_some(())
+    })
+    .await;
+    assert!((1..=80 << 20).contains(&free_bytes(&mut client).await));
+    std::fs::remove_file(&ballast).expect("it is there");
+    eventually("what is new is taken again", async || {
+        let mut client = node.client();
+        let created = client
+            .create(one_shot("again", FAR_SECS, "http://127.0.0.1:9/", "{}"))
+            .await;
+        matches!(created, Told::Done(_)).then_some(())
+    })
+    .await;
+    let kept = client
+        .request(Method::GET, "/v1/tasks/kept", "")
+        .await
+        .expect("it answers");
+    assert_eq!(kept.status, 200, "{}", kept.text());
+    let ended = node.terminate().await;
+    assert_eq!(ended.status.code(), Some(0), "{ended}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -208,7 +330,7 @@ async fn a_disk_without_room_for_the_log_stops_the_node_and_loses_nothing() {
         // Zeros as well: they are the space that the log has reserved.
         std::fs::write(disk.0.join(file.file_name()), content).expect("there is room for two");
     }
-    fill_disk(&place.node(), &disk, &["segment-0000000003"]).await;
+    fill_disk(&place.node(), &disk, None, &["segment-0000000003"]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

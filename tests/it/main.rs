@@ -14,5 +14,6 @@ mod harness;
 mod kill;
 mod linear;
 mod memory;
+mod power;
 mod process;
 mod readme;

@@ -170,6 +170,10 @@ impl Kv for SimKv {
         })
     }
 
+    fn check(&self) -> Result<(), KvError> {
+        self.now().map(drop)
+    }
+
     fn view(&self) -> Arc<dyn ReadKv> {
         self.mount.disk.0.lock().tables.view()
     }

@@ -230,6 +230,10 @@ async fn code_1004() {
         answer.text
     );
 
+    let answer = create_with(CreateError::DiskReserve).await;
+    assert_eq!(answer.code(), 1004);
+    assert!(answer.message().contains("nearly full"), "{}", answer.text);
+
     let answer = create_with(CreateError::Unknown { id: id("t-1") }).await;
     assert_eq!(answer.code(), 1004);
     let message = answer.message();

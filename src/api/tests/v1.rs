@@ -294,6 +294,7 @@ async fn what_becomes_of_a_change_has_a_status_of_its_own() {
         (UpdateError::Outdated { revision: 9 }, 412, "outdated"),
         (UpdateError::Unavailable("no leader".into()), 503, "unavailable"),
         (UpdateError::Unknown, 503, "unavailable"),
+        (UpdateError::DiskReserve, 507, "disk_reserve"),
         (
             UpdateError::TooMany {
                 limit: "proposals_per_group",

@@ -29,7 +29,7 @@ fn take(calls: &Calls) -> Vec<Frame> {
 
 fn is_empty(calls: &Calls) -> bool {
     let inner = calls.inner.lock();
-    inner.queue.is_empty() && inner.queued_bytes == 0 && inner.waiting.is_empty()
+    inner.is_idle() && inner.queued_bytes == 0 && inner.waiting.is_empty()
 }
 
 fn not_sent(answer: &Answer) -> bool {
@@ -163,6 +163,37 @@ async fn number_and_bytes_are_bounded() {
         "longer than a frame may be"
     );
     assert!(is_empty(&calls));
+}
+
+#[tokio::test(start_paused = true)]
+async fn small_calls_pass_large_ones_and_starve_none() {
+    let calls = Calls::default();
+    let large = Bytes::from(vec![0; BATCH_BYTES]);
+    let mut waiting = Box::pin(join_all(
+        (0..3).map(|_| calls.call(Service::Raft, large.clone(), moment(), DEADLINE)),
+    ));
+    assert!((&mut waiting).now_or_never().is_none());
+    let mut heartbeat = Box::pin(call(&calls, b"heartbeat"));
+    assert!((&mut heartbeat).now_or_never().is_none());
+    let first = take(&calls);
+    assert_eq!(&first[0].body[..], b"heartbeat", "before what was there first");
+    assert_eq!(first.len(), 2, "and a large one with it");
+    // However many small ones come, a large one goes with each batch.
+    let small = Bytes::from(vec![0; SMALL_BYTES]);
+    let many = (0..2 * BATCH_BYTES / SMALL_BYTES).map(|_| calls.call(Service::Raft, small.clone(), moment(), DEADLINE));
+    let mut many = Box::pin(join_all(many));
+    assert!((&mut many).now_or_never().is_none());
+    let larges = |frames: &[Frame]| frames.iter().filter(|frame| frame.body.len() > SMALL_BYTES).count();
+    assert_eq!([larges(&take(&calls)), larges(&take(&calls))], [1, 1]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_largest_message_is_sent() {
+    let calls = Calls::default();
+    let body = Bytes::from(vec![0; PEER_MESSAGE_BYTES_MAX]);
+    let mut largest = Box::pin(calls.call(Service::Raft, body, moment(), DEADLINE));
+    assert!((&mut largest).now_or_never().is_none());
+    assert_eq!(take(&calls)[0].body.len(), PEER_MESSAGE_BYTES_MAX);
 }
 
 #[tokio::test(start_paused = true)]

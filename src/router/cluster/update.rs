@@ -92,6 +92,7 @@ impl Router {
                 limit: LIMIT,
                 retry_after_ms: RETRY_AFTER_MS,
             }),
+            Err(Miss::DiskReserve) => Err(UpdateError::DiskReserve),
             Err(Miss::Unavailable(why)) => Err(UpdateError::Unavailable(why)),
         }
     }

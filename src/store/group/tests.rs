@@ -201,3 +201,5 @@ fn a_stored_meta_of_the_first_release_is_readable() {
     assert_eq!(record::decode("group meta", META_V1, &bytes), Ok(meta.clone()));
     assert_eq!(record::versioned(META_V1, &meta), bytes);
 }
+
+mod stress;

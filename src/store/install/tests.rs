@@ -284,6 +284,10 @@ impl Kv for Dying {
         self.kv.persist()
     }
 
+    fn check(&self) -> Result<(), crate::store::KvError> {
+        self.kv.check()
+    }
+
     fn view(&self) -> Arc<dyn ReadKv> {
         self.kv.view()
     }
