@@ -138,7 +138,9 @@ pub enum Answered {
 /// One attempt, as the target saw it.
 #[derive(Clone, Debug)]
 pub struct Attempt {
-    /// When it began.
+    /// When its node decided on it, and began to connect.
+    pub decided_us: u64,
+    /// When its first byte left; if none did, as before.
     pub at_us: u64,
     /// When the node had its answer, or gave up; `None` while neither.
     pub ended_us: Option<u64>,
@@ -233,6 +235,8 @@ pub struct History {
     pub ops: Vec<Op>,
     /// Attempts, in the order of their beginnings.
     pub attempts: Vec<Attempt>,
+    /// Attempts that had connected, and whose request was not sent then.
+    pub withdrawn: u64,
     /// Faults, in the order of their beginnings.
     pub faults: Vec<Fault>,
     /// When the last fault had ended and everything was healed.

@@ -376,6 +376,7 @@ impl Stage {
             }
         };
         let attempts = &history.attempts;
+        note("an attempt withdrawn once it had connected", history.withdrawn > 0);
         note("a retry", attempts.iter().any(|attempt| attempt.attempt > 1));
         note(
             "an answer that nobody heard",

@@ -34,6 +34,7 @@ pub const SOMETIMES: &[&str] = &[
     "a restart of all others while a node was away",
     "a node that left",
     "another secret",
+    "an attempt withdrawn once it had connected",
     "a directory that was put back, and refused",
 ];
 /// Failures that are printed whole.

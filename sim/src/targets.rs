@@ -1,4 +1,5 @@
-//! The callbacks' targets: each attempt is recorded when it begins, and answered as the host of its URL is said to behave.
+//! The callbacks' targets: an attempt connects, is recorded when its first byte leaves, and answered as the host of its URL is said
+//! to behave. Connections are kept for a while, as the product's client does, unless an attempt wants one of its own.
 //!
 //! `http://NAME.test/...`, where NAME begins with one of the behaviours of [`Behaviour`]; anything else is `ok`.
 
@@ -21,6 +22,12 @@ use crate::history::{self, Answered, Recorder};
 
 /// Longest time an attempt may take, as `fire.timeout_ms` of the product.
 const TIMEOUT: Duration = Duration::from_secs(10);
+/// Longest time to connect, as `fire.connect_timeout_ms` of the product.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long the product's client keeps a connection that nobody uses, in microseconds.
+const KEPT_US: u64 = 2_000_000;
+/// How long a target keeps a connection that nobody uses: at least and at most, in microseconds.
+const CLOSES_US: (u64, u64) = (1_000_000, 5_000_000);
 /// What a busy target asks for.
 const RETRY_AFTER_MS: u64 = 2_000;
 
@@ -43,11 +50,19 @@ pub enum Behaviour {
     Gone,
     /// 500 always.
     Broken,
+    /// Accepts late, or not at all, as it happens.
+    Accept,
+    /// Nobody listens, now and then.
+    Refuse,
+    /// Closes connections that are not used for a while: what is sent over one then is lost.
+    Closes,
+    /// Resets the second request on a connection.
+    Single,
 }
 
 impl Behaviour {
     /// Every behaviour, with the name that URLs give it; the first ones are what loads draw from.
-    const NAMES: [(&'static str, Self); 8] = [
+    const NAMES: [(&'static str, Self); 12] = [
         ("ok", Self::Ok),
         ("slow", Self::Slow),
         ("hang", Self::Hang),
@@ -55,10 +70,14 @@ impl Behaviour {
         ("busy", Self::Busy),
         ("gone", Self::Gone),
         ("broken", Self::Broken),
+        ("accept", Self::Accept),
+        ("refuse", Self::Refuse),
+        ("closes", Self::Closes),
+        ("single", Self::Single),
         ("late", Self::Late),
     ];
     /// Behaviours to draw from.
-    pub const ALL: &'static [(&'static str, Self)] = Self::NAMES.split_at(7).0;
+    pub const ALL: &'static [(&'static str, Self)] = Self::NAMES.split_at(11).0;
 
     /// The behaviour of a URL's host.
     pub fn of(url: &str) -> Self {
@@ -76,6 +95,24 @@ struct Plan {
     answered: Answered,
     /// What the node hears of it.
     answer: Answer,
+}
+
+/// How an attempt gets its connection.
+#[derive(Clone, Copy)]
+struct Connecting {
+    /// After this time.
+    after: Duration,
+    /// It fails with this.
+    failed: Option<NoAnswer>,
+}
+
+/// A connection that is kept.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    /// Since when nobody uses it.
+    since_us: u64,
+    /// When the target closes it.
+    closes_us: u64,
 }
 
 /// Where on its way an attempt is when its node dies.
@@ -149,15 +186,19 @@ impl Targets {
             node,
             run,
             clock,
+            kept: Arc::default(),
         })
     }
 }
 
+#[derive(Clone)]
 struct Way {
     targets: Targets,
     node: usize,
     run: u64,
     clock: Arc<NodeClock>,
+    /// Connections that are kept, by the target's name.
+    kept: Arc<Mutex<BTreeMap<String, Kept>>>,
 }
 
 impl fmt::Debug for Way {
@@ -172,42 +213,67 @@ impl Deliver for Way {
         if trap == Some(Trap::BeforeRequest) {
             return Box::pin(std::future::pending());
         }
-        if !may_send() {
-            return Box::pin(std::future::ready(Delivered::Withdrawn));
-        }
-        let (mut plan, place) = self.begin(&attempt);
-        if trap.is_some() {
-            plan.after = TIMEOUT;
-        }
-        let (targets, clock) = (self.targets.clone(), self.clock.clone());
+        let way = self.clone();
         Box::pin(async move {
+            let decided_us = way.clock.true_us();
+            let kept = way.kept_for(&attempt);
+            // Who walks into a trap is at its target at once.
+            let is_there = kept.is_some() || trap.is_some();
+            let connecting = way.targets.inner.lock().connecting(&attempt, is_there);
+            if !connecting.after.is_zero() {
+                sleep(connecting.after).await;
+            }
+            if let Some(kind) = connecting.failed {
+                way.begin(&attempt, decided_us, none(Duration::ZERO, Answered::Lost, kind));
+                return Delivered::Ended {
+                    answer: Answer::None { kind },
+                    is_sent: false,
+                };
+            }
+            if !may_send() {
+                way.targets.inner.lock().recorder.lock().withdrawn += 1;
+                return Delivered::Withdrawn;
+            }
+            let mut plan = way.targets.inner.lock().plan(&attempt, kept, way.clock.true_us());
+            if trap.is_some() {
+                plan.after = TIMEOUT;
+            }
+            let place = way.begin(&attempt, decided_us, plan);
             sleep(plan.after).await;
-            let inner = targets.inner.lock();
-            let mut history = inner.recorder.lock();
-            history.attempts[place].answered = plan.answered;
-            history.attempts[place].ended_us = Some(clock.true_us());
+            way.end(&attempt, place, plan);
             Delivered::Ended {
                 answer: plan.answer,
-                is_sent: plan.answered != Answered::Lost,
+                is_sent: true,
             }
         })
     }
 }
 
 impl Way {
-    /// Records the attempt at the moment at which it begins, and decides what will become of it.
-    fn begin(&self, attempt: &Attempt) -> (Plan, usize) {
-        let mut inner = self.targets.inner.lock();
-        let plan = inner.plan(attempt);
+    /// Takes the kept connection to the attempt's target, if there is one that it may use.
+    fn kept_for(&self, attempt: &Attempt) -> Option<Kept> {
+        if attempt.needs_own_connection {
+            return None;
+        }
+        let kept = self.kept.lock().remove(host(&attempt.url))?;
+        (kept.since_us + KEPT_US > self.clock.true_us()).then_some(kept)
+    }
+
+    /// Records the attempt at the moment at which its first byte leaves. One of which none does has begun when it was decided on.
+    fn begin(&self, attempt: &Attempt, decided_us: u64, plan: Plan) -> usize {
+        let inner = self.targets.inner.lock();
         // Should the node end before the answer is there, nobody heard it.
         let unheard = match plan.answered {
             Answered::Status(code) | Answered::Unheard(code) => Answered::Unheard(code),
             Answered::Lost | Answered::Nothing => plan.answered,
         };
         let group = inner.groups.group_of(attempt.task_id.key().shard());
+        let now_us = self.clock.true_us();
+        let is_sent = !plan.after.is_zero();
         let record = history::Attempt {
-            at_us: self.clock.true_us(),
-            ended_us: None,
+            decided_us,
+            at_us: if is_sent { now_us } else { decided_us },
+            ended_us: (!is_sent).then_some(now_us),
             node: self.node,
             run_of_node: self.run,
             node_wall_ms: self.clock.wall_ms(),
@@ -226,8 +292,32 @@ impl Way {
             generation = record.generation, "POST");
         let mut history = inner.recorder.lock();
         history.attempts.push(record);
-        (plan, history.attempts.len() - 1)
+        history.attempts.len() - 1
     }
+
+    /// Records the end of an attempt; its connection may be kept.
+    fn end(&self, attempt: &Attempt, place: usize, plan: Plan) {
+        let now_us = self.clock.true_us();
+        let mut inner = self.targets.inner.lock();
+        {
+            let mut history = inner.recorder.lock();
+            history.attempts[place].answered = plan.answered;
+            history.attempts[place].ended_us = Some(now_us);
+        }
+        if matches!(plan.answered, Answered::Status(_)) && !attempt.needs_own_connection {
+            let kept = Kept {
+                since_us: now_us,
+                closes_us: now_us + inner.dice.within(CLOSES_US.0..CLOSES_US.1),
+            };
+            self.kept.lock().insert(host(&attempt.url).to_owned(), kept);
+        }
+    }
+}
+
+/// The name in a URL.
+fn host(url: &str) -> &str {
+    let rest = url.trim_start_matches("http://");
+    rest.split('/').next().unwrap_or(rest)
 }
 
 impl Inner {
@@ -239,14 +329,34 @@ impl Inner {
         self.traps.remove(&name)
     }
 
-    fn plan(&mut self, attempt: &Attempt) -> Plan {
+    /// How the attempt gets its connection: at once, if it has one.
+    fn connecting(&mut self, attempt: &Attempt, is_there: bool) -> Connecting {
+        let ms = Duration::from_millis;
+        let quick = ms(self.dice.within(0..4));
+        let (after, failed) = if self.outages.iter().any(|name| host(&attempt.url).starts_with(name)) {
+            (quick, Some(NoAnswer::Refused))
+        } else if is_there {
+            (Duration::ZERO, None)
+        } else {
+            match Behaviour::of(&attempt.url) {
+                Behaviour::Accept if self.dice.chance(200) => (CONNECT_TIMEOUT, Some(NoAnswer::ConnectTimeout)),
+                Behaviour::Accept => (ms(self.dice.within(50..4_000)), None),
+                Behaviour::Flaky if self.dice.chance(160) => (quick, Some(NoAnswer::Refused)),
+                Behaviour::Refuse if self.dice.chance(400) => (quick, Some(NoAnswer::Refused)),
+                _ => (quick, None),
+            }
+        };
+        Connecting { after, failed }
+    }
+
+    fn plan(&mut self, attempt: &Attempt, kept: Option<Kept>, now_us: u64) -> Plan {
         let ms = Duration::from_millis;
         let quick = ms(self.dice.within(1..20));
-        let host = attempt.url.trim_start_matches("http://").to_owned();
-        if self.outages.iter().any(|name| host.starts_with(name)) {
-            return none(quick, Answered::Lost, NoAnswer::Refused);
-        }
         match Behaviour::of(&attempt.url) {
+            Behaviour::Closes if kept.is_some_and(|kept| kept.closes_us < now_us) => {
+                none(quick, Answered::Lost, NoAnswer::Reset)
+            }
+            Behaviour::Single if kept.is_some() => none(quick, Answered::Unheard(200), NoAnswer::Reset),
             Behaviour::Late => status(ms(self.dice.within(100..700)), 200),
             Behaviour::Slow if self.dice.chance(150) => none(TIMEOUT, Answered::Unheard(200), NoAnswer::Timeout),
             Behaviour::Slow => status(ms(self.dice.within(500..4_000)), 200),
@@ -260,12 +370,16 @@ impl Inner {
                 },
                 ..status(quick, 503)
             },
-            Behaviour::Busy | Behaviour::Ok => status(quick, 200),
-            Behaviour::Flaky => match self.dice.within(0..6) {
+            Behaviour::Busy
+            | Behaviour::Ok
+            | Behaviour::Accept
+            | Behaviour::Refuse
+            | Behaviour::Closes
+            | Behaviour::Single => status(quick, 200),
+            Behaviour::Flaky => match self.dice.within(0..5) {
                 0 | 1 => status(quick, 200),
                 2 => status(quick, 500),
-                3 => none(quick, Answered::Lost, NoAnswer::Refused),
-                4 => none(quick, Answered::Unheard(200), NoAnswer::Reset),
+                3 => none(quick, Answered::Unheard(200), NoAnswer::Reset),
                 _ => none(TIMEOUT, Answered::Unheard(200), NoAnswer::Timeout),
             },
         }

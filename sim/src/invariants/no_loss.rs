@@ -44,10 +44,10 @@ fn lost(run: &Run<'_>, facts: &Facts<'_>, loads: &Loads<'_>) -> Option<String> {
         let due_us = true_us(due_ms);
         let promised_us = promise(run, facts, create.to_us, due_us);
         let attempts = facts.attempts.iter().filter(|attempt| attempt.body == task.body);
-        let is_made = |attempt: &&Attempt| attempt.due_ms == due_ms && attempt.at_us <= promised_us;
+        let is_made = |attempt: &&Attempt| attempt.due_ms == due_ms && attempt.decided_us <= promised_us;
         // A later due of a cron task that is fired skips those that were missed before it.
         let may_skip = matches!(task.when, When::Cron { .. }) && due_us < run.history.healed_us + RECOVERY_US;
-        let is_skipped = |attempt: &&Attempt| may_skip && attempt.due_ms > due_ms && attempt.at_us <= promised_us;
+        let is_skipped = |attempt: &&Attempt| may_skip && attempt.due_ms > due_ms && attempt.decided_us <= promised_us;
         let is_excused = promised_us > run.history.ended_us
             || facts.is_deleted_by(promised_us)
             || facts.is_stopped_by(promised_us)

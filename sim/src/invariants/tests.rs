@@ -76,6 +76,7 @@ pub(super) fn query(from_ms: u64, task: &Task, run_count: u64) -> Op {
 
 pub(super) fn attempt(at_ms: u64, task: &Task, due_ms: u64, number: u16, run: u64, status: u16) -> Attempt {
     Attempt {
+        decided_us: at_ms * 1_000,
         at_us: at_ms * 1_000,
         ended_us: Some(at_ms * 1_000 + 20_000),
         node: 0,

@@ -36,6 +36,7 @@ scenarios! {
     swarm(swarm::options): "everything follows from the seed";
     leader_crash_between_commit_and_post(three): "a leader dies at the moment of its request, and before its answer";
     delete_races_a_fire_on_a_partitioned_old_leader(three): "deleted by the majority while the old leader may still fire";
+    deleted_while_it_connects(three): "tasks are deleted and updated while their targets take seconds to accept";
     update_races_a_fire_on_a_partitioned_old_leader(three): "updated by the majority while the old leader may still fire";
     at_most_once_under_every_fault(three): "no target sees a fire twice, whatever becomes of its leader";
     growth_one_to_five_with_churn(five): "a node becomes five under load, and some are killed meanwhile";
