@@ -4,6 +4,7 @@
 //! Gossip's view as the other parts need it: addresses for `net`, leaders for `router`, the picture for `api`. Decides
 //! nothing about groups: that is `placement.rs`. Put together by `node.rs`.
 
+mod comings;
 pub mod init;
 pub mod status;
 
@@ -21,6 +22,7 @@ use crate::clock::Clock;
 use crate::core::command::COMMANDS;
 use crate::id::{GroupId, NodeId};
 use crate::limits::CLOCK_OFFSET_MS_MAX;
+use crate::log_limit::LogLimit;
 use crate::membership::{ClusterView, Facts, Membership, Twin};
 use crate::metrics::Metrics;
 use crate::net::{AddressBook, Offset, Peers, Service};
@@ -30,6 +32,7 @@ use crate::raft::Groups;
 use crate::router::LeaderHints;
 use crate::steady::{Doubt, Steady};
 
+pub use comings::tell_of_nodes;
 use status::{Answer, ClusterStatus, Report, Request};
 
 /// How long a node may take to report.
@@ -222,8 +225,9 @@ impl Cluster {
 
     /// Compares this node's wall clock with its peers' and tells the others. Runs until it is dropped.
     pub async fn watch_clock(self) {
+        let log = LogLimit::default();
         loop {
-            self.compare_clocks().await;
+            self.compare_clocks(&log).await;
             tokio::select! {
                 biased;
                 () = self.0.steady.jumped() => {}
@@ -232,7 +236,7 @@ impl Cluster {
         }
     }
 
-    async fn compare_clocks(&self) {
+    async fn compare_clocks(&self, log: &LogLimit<()>) {
         let doubt = self.0.steady.doubt();
         let since = doubt.map(|(since, _)| since);
         let Some(peers) = &self.0.peers else {
@@ -272,10 +276,14 @@ impl Cluster {
             self.tell(|facts| facts.clock_offset_ms = offset_ms);
         }
         if !is_right {
-            tracing::error!(
-                offset_ms,
-                "this node's clock is too far from its peers': it fires nothing, and its leaderships go to others until it is set right"
-            );
+            let now = self.0.clock.monotonic();
+            if let Some(unlogged) = log.line((), now) {
+                tracing::error!(
+                    offset_ms,
+                    unlogged,
+                    "this node's clock is too far from its peers': it fires nothing, and its leaderships go to others until it is set right"
+                );
+            }
         }
     }
 

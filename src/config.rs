@@ -334,7 +334,8 @@ pub struct Log {
         value_name = "FORMAT"
     )]
     pub format: LogFormat,
-    /// What is logged: a level (error, warn, info, debug, trace), or `target=level` pairs separated by commas
+    /// What is logged: a level (error, warn, info, debug, trace), or `target=level` pairs separated by commas; the Raft
+    /// library is silent unless it is named (`info,openraft=error`)
     #[arg(
         id = "log.filter",
         long = "log-filter",
@@ -444,7 +445,7 @@ impl Default for Log {
     fn default() -> Self {
         Self {
             format: LogFormat::Text,
-            filter: "info,openraft=error".to_owned(),
+            filter: "info".to_owned(),
         }
     }
 }

@@ -131,6 +131,28 @@ impl GroupCount {
 /// A node's id: made once, kept in its data directory, never used again after that directory is gone.
 pub type NodeId = u64;
 
+/// A node's id as it is shown everywhere: 16 hexadecimal digits, in log lines as in tables, metrics and errors.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct NodeHex(pub NodeId);
+
+impl fmt::Display for NodeHex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:016x}", self.0)
+    }
+}
+
+impl fmt::Debug for NodeHex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+/// Several nodes' ids, as they are shown.
+pub fn nodes_text<'a>(nodes: impl IntoIterator<Item = &'a NodeId>) -> String {
+    let texts: Vec<String> = nodes.into_iter().map(|node| NodeHex(*node).to_string()).collect();
+    texts.join(" ")
+}
+
 /// The name of one fire (task, revision, due): the same for each of its attempts, sent as `webhook-id`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FireId([u8; 16]);
@@ -215,6 +237,13 @@ mod tests {
         }
         assert_eq!(GroupCount::new(33), None);
         assert_eq!(GroupCount::new(0), None);
+    }
+
+    #[test]
+    fn a_node_is_shown_by_all_its_digits() {
+        assert_eq!(NodeHex(0x2a).to_string(), "000000000000002a");
+        assert_eq!(format!("{:?}", NodeHex(u64::MAX)), "ffffffffffffffff");
+        assert_eq!(nodes_text(&[1, 0xabc]), "0000000000000001 0000000000000abc");
     }
 
     #[test]

@@ -18,6 +18,7 @@ pub mod fire;
 pub mod id;
 pub mod identity;
 pub mod limits;
+pub mod log_limit;
 pub mod membership;
 pub mod metrics;
 pub mod net;

@@ -431,6 +431,7 @@ fn cluster_loops<P: net::Listen>(
         }
     });
     loops.spawn(cluster.clone().publish());
+    loops.spawn(cluster::tell_of_nodes(world.view.clone()));
     loops.spawn(raft::end_deaf_terms(groups.clone()));
     let placement = Placement::new(placement::Parts {
         node: world.identity.node,

@@ -5,6 +5,7 @@
 //! own log, so a wrong view costs time, never safety. Started by `node.rs`.
 
 mod going;
+mod moves;
 #[cfg(test)]
 mod tests;
 
@@ -25,6 +26,8 @@ use crate::limits::CLOCK_OFFSET_MS_MAX;
 use crate::membership::{ClusterView, Member};
 use crate::raft::{ChangeError, Group, Groups, Leadership, MOMENT, Members, Standing, Urgency};
 use crate::steady::Steady;
+
+use moves::Moves;
 
 pub use going::{hand_everything_over, let_lost_copies_go, settle_members};
 
@@ -95,6 +98,7 @@ pub struct Placement {
     /// Steps that are being taken; one a group. They end with this value.
     steps: JoinSet<Taken>,
     stepping: BTreeMap<GroupId, Step>,
+    moves: Moves,
 }
 
 /// The plan for the nodes that count now.
@@ -154,6 +158,7 @@ impl Placement {
             led: BTreeMap::new(),
             steps: JoinSet::new(),
             stepping: BTreeMap::new(),
+            moves: Moves::default(),
         }
     }
 
@@ -176,6 +181,7 @@ impl Placement {
     /// One look at every group that this node leads, and the steps that follow from it: each goes its own way, so that a slow
     /// one holds up no other group.
     fn pass(&mut self) {
+        self.moves.tell(self.parts.clock.monotonic());
         let view = self.parts.view.borrow().clone();
         let now_ms = self.parts.clock.monotonic_ms();
         if now_ms.saturating_sub(view.own().since_ms) < LISTENING_MS {
@@ -269,14 +275,15 @@ impl Placement {
 
     fn taken(&mut self, (group, step, urgency, taken): Taken) {
         self.stepping.remove(&group);
+        let now = self.parts.clock.monotonic();
         match taken {
-            Ok(Ok(())) => return tracing::info!(group = group.0, ?step, "a step towards the plan"),
+            Ok(Ok(())) => return self.moves.took(now, group, &step, None),
             // It may fail every few seconds for as long as a target hangs.
             Ok(Err(error)) if urgency == Urgency::Planned => {
-                tracing::debug!(group = group.0, ?step, %error, "a step towards the plan failed");
+                tracing::debug!(group = group.0, ?urgency, %error, "a leadership stays for now");
             }
-            Ok(Err(error)) => tracing::warn!(group = group.0, ?step, %error, "a step towards the plan failed"),
-            Err(_) => tracing::warn!(group = group.0, ?step, "a step towards the plan takes long"),
+            Ok(Err(error)) => self.moves.took(now, group, &step, Some(&error.to_string())),
+            Err(_) => self.moves.took(now, group, &step, Some("it takes long")),
         }
         if let (Step::TransferLeadership(_), Some(state)) = (&step, self.led.get_mut(&group)) {
             let last = (state.calm.1 * 2).clamp(CALM_PASSES.0, CALM_PASSES.1);

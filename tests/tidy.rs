@@ -123,6 +123,21 @@ fn a_layer_that_looks_up_is_found_however_it_is_written() {
 }
 
 #[test]
+fn a_node_id_in_the_log_is_hexadecimal() {
+    let what = "%NodeHex(node)";
+    breaks(
+        "src/net/link.rs",
+        "fn f() { tracing::info!(node, %address, \"x\"); }",
+        what,
+    );
+    breaks("src/net/link.rs", "fn f() { warn!(%address, ?voters, \"x\"); }", what);
+    passes(
+        "src/net/link.rs",
+        "fn f() { info!(node = %NodeHex(node), \"node, x\"); g(node); }",
+    );
+}
+
+#[test]
 fn a_layer_that_looks_down_passes() {
     passes(
         "src/core/task.rs",

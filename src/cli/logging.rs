@@ -26,7 +26,7 @@ static LINES: OnceLock<Lines> = OnceLock::new();
 
 /// Starts the log; fails only when it has been started before, or when no thread can be started.
 pub(super) fn start(log: &Log) -> anyhow::Result<()> {
-    let filter = EnvFilter::builder().parse(&log.filter)?;
+    let filter = EnvFilter::builder().parse(with_defaults(&log.filter))?;
     let tell_lost = |lines| tracing::warn!(lines, "lines of the log were lost: they could not be written");
     let lines = Lines::start(io::stderr(), tell_lost).context("cannot start the log's thread")?;
     let lines = LINES.get_or_init(|| lines);
@@ -57,6 +57,15 @@ pub(super) fn flush() {
     if let Some(lines) = LINES.get() {
         lines.flush();
     }
+}
+
+/// The filter with the Raft library silent, unless it names that: what the library meets, the node tells in its own words.
+fn with_defaults(filter: &str) -> Cow<'_, str> {
+    let names_it = filter.split(',').any(|part| part.trim_start().starts_with("openraft"));
+    if names_it || filter.trim().is_empty() {
+        return Cow::Borrowed(filter);
+    }
+    Cow::Owned(format!("{filter},openraft=off"))
 }
 
 /// Hands over each buffer as one line; the subscriber gives one event at a time.
@@ -120,6 +129,13 @@ mod tests {
     fn a_clean_line_is_left_alone() {
         assert_eq!(clean("zürich 料金 \"quoted\"\n"), "zürich 料金 \"quoted\"\n");
         assert_eq!(clean(""), "");
+    }
+
+    #[test]
+    fn the_raft_library_is_silent_unless_it_is_named() {
+        assert_eq!(with_defaults("debug"), "debug,openraft=off");
+        assert_eq!(with_defaults("info, openraft=error"), "info, openraft=error");
+        assert_eq!(with_defaults(""), "");
     }
 
     #[test]

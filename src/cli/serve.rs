@@ -14,6 +14,7 @@ use tracing::{info, warn};
 use super::config::refuse;
 use super::{logging, print, process, signals};
 use crate::config::{Config, Flags, Source};
+use crate::id::NodeHex;
 use crate::node::{self, Basics, World};
 
 /// A write into the state can stall for hundreds of milliseconds while the store catches up: on a small machine there must
@@ -122,7 +123,11 @@ async fn serve(config: Config, until_stdin_ends: bool) -> anyhow::Result<()> {
     };
     let (basics, (waiting, shown)) = (Basics::of_this_machine(), node::waiting());
     let api = listener.local_addr()?;
-    let open = World::open(&config, &basics, waiting, api);
+    let open = async {
+        let world = World::open(&config, &basics, waiting, api).await?;
+        tell_start(&config, &world, api);
+        Ok(world)
+    };
     let ended = node::run(config.clone(), basics.clone(), shown, open, listener, ready, shutdown).await;
     if let Err(error) = &ended {
         node::note_damage(&config, error);
@@ -130,6 +135,21 @@ async fn serve(config: Config, until_stdin_ends: bool) -> anyhow::Result<()> {
     ended?;
     info!("stopped");
     Ok(())
+}
+
+/// The one line by which a start is found in the log, with what an operator asks first.
+fn tell_start<P>(config: &Config, world: &World<P>, api: SocketAddr) {
+    info!(
+        version = env!("CARGO_PKG_VERSION"),
+        data = %config.data.display(),
+        node = %NodeHex(world.identity.node),
+        cluster = %format_args!("{:032x}", world.identity.cluster),
+        groups = world.identity.groups.get(),
+        api = %api,
+        peers = %config.peer_listen,
+        authentication = "off: whoever reaches the API may use it",
+        "xcron starts"
+    );
 }
 
 fn greeting(address: SocketAddr) -> String {

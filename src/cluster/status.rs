@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::plan::Plan;
 use crate::core::record::{self, RecordError};
-use crate::id::{GroupCount, GroupId, NodeId};
+use crate::id::{GroupCount, GroupId, NodeHex, NodeId};
 use crate::membership::ClusterView;
 use crate::raft::Groups;
 
@@ -156,7 +156,7 @@ impl ClusterStatus {
 
 /// A node id as it is shown.
 pub fn node_text(node: NodeId) -> String {
-    format!("{node:016x}")
+    NodeHex(node).to_string()
 }
 
 fn texts(nodes: &[NodeId]) -> Vec<String> {

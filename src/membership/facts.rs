@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{GroupCount, GroupId, NodeId};
+use crate::id::{GroupCount, GroupId, NodeHex, NodeId};
 use crate::limits::{SHARDS, ZONE_BYTES_MAX};
 
 /// Longest version a node may show, in bytes.
@@ -142,7 +142,7 @@ struct State {
 
 /// The name under which a node gossips.
 pub(super) fn name(node: NodeId) -> String {
-    format!("{node:016x}")
+    NodeHex(node).to_string()
 }
 
 /// The node id of a member's name.

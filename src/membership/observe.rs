@@ -1,18 +1,12 @@
 //! What gossip counts and logs: every datagram that came to nothing, with its reason. Owns the reasons and the bound on log
 //! lines; turning counts into metrics is the observer's. Used by everything in `membership`.
 
-use std::collections::BTreeMap;
 use std::fmt::{self, Debug, Display};
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
-
-use parking_lot::Mutex;
 
 use crate::clock::Clock;
-
-/// At most one log line per reason in this time: whoever can send datagrams must not fill the disk.
-const LOG_EVERY: Duration = Duration::from_mins(1);
+use crate::log_limit::LogLimit;
 
 /// Why a datagram came to nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -125,14 +119,8 @@ pub trait Observer: Debug + Send + Sync + 'static {
 pub(super) struct Reporter {
     observer: Arc<dyn Observer>,
     clock: Arc<dyn Clock>,
-    logged: Mutex<BTreeMap<Dropped, Logged>>,
-}
-
-#[derive(Debug)]
-struct Logged {
-    at: Duration,
-    /// How many came since without a line.
-    silent: u64,
+    /// Whoever can send datagrams must not fill the disk.
+    log: LogLimit<Dropped>,
 }
 
 impl Reporter {
@@ -140,7 +128,7 @@ impl Reporter {
         Self {
             observer,
             clock,
-            logged: Mutex::default(),
+            log: LogLimit::default(),
         }
     }
 
@@ -155,7 +143,7 @@ impl Reporter {
     pub(super) fn unreadable(&self, node: &str, from: SocketAddr, error: &dyn Display, is_first: bool) {
         self.observer.unreadable();
         if is_first {
-            tracing::warn!(node, %from, %error, "gossip: a node's facts cannot be read; it is left out");
+            tracing::warn!(%node, %from, %error, "gossip: a node's facts cannot be read; it is left out");
         }
     }
 
@@ -167,28 +155,13 @@ impl Reporter {
     /// Counts a datagram that came to nothing; true if it was logged as well.
     pub(super) fn dropped(&self, why: Dropped, peer: Option<SocketAddr>, error: Option<&dyn Display>) -> bool {
         self.observer.dropped(why);
-        let Some(silent) = self.line(why) else { return false };
+        let Some(unlogged) = self.log.line(why, self.clock.monotonic()) else {
+            return false;
+        };
         let peer = peer.map(tracing::field::display);
         let error = error.map(|error| tracing::field::display(error as &dyn Display));
-        tracing::warn!(peer, error, silent, "gossip dropped: {}: {}", why, why.advice());
+        tracing::warn!(peer, error, unlogged, "gossip dropped: {}: {}", why, why.advice());
         true
-    }
-
-    /// The number of unlogged ones before, if it is time for a line.
-    fn line(&self, why: Dropped) -> Option<u64> {
-        let now = self.clock.monotonic();
-        let mut logged = self.logged.lock();
-        match logged.get_mut(&why) {
-            Some(last) if now.saturating_sub(last.at) < LOG_EVERY => {
-                last.silent += 1;
-                None
-            }
-            last => {
-                let silent = last.map_or(0, |last| last.silent);
-                logged.insert(why, Logged { at: now, silent: 0 });
-                Some(silent)
-            }
-        }
     }
 }
 

@@ -43,6 +43,7 @@ impl Readings {
                     facts: told.facts.clone(),
                     incarnation: id.generation_id,
                     is_alive: live.contains(id) && !told.has_left,
+                    has_left: told.has_left,
                 });
             }
             self.read.insert(id.clone(), reading);

@@ -20,6 +20,8 @@ pub struct Member {
     pub incarnation: u64,
     /// It is heard of. A node that has just been learned of is not alive before it was heard of twice.
     pub is_alive: bool,
+    /// It has said good-bye: it is not alive, and nothing is wrong with that.
+    pub has_left: bool,
     /// Since when, by this node's monotonic clock, this incarnation has been alive, or dead.
     pub since_ms: u64,
     /// When, by this node's monotonic clock, the node was first seen alive, in whatever incarnation.
@@ -67,6 +69,7 @@ impl ClusterView {
             facts,
             incarnation: 0,
             is_alive: true,
+            has_left: false,
             since_ms: 0,
             known_since_ms: 0,
         };
@@ -100,6 +103,7 @@ pub(super) struct Sighting {
     pub(super) facts: Facts,
     pub(super) incarnation: u64,
     pub(super) is_alive: bool,
+    pub(super) has_left: bool,
 }
 
 /// Makes views, and remembers since when each incarnation has been as it is.
@@ -123,6 +127,7 @@ impl Book {
             facts: me.clone(),
             incarnation,
             is_alive: true,
+            has_left: false,
         };
         let mut before = std::mem::take(&mut self.since);
         let known = std::mem::take(&mut self.known);
@@ -142,6 +147,7 @@ impl Book {
                 facts: sighting.facts,
                 incarnation: sighting.incarnation,
                 is_alive: sighting.is_alive,
+                has_left: sighting.has_left,
                 since_ms: since.ms,
                 known_since_ms: first_ms.unwrap_or(now_ms),
             };

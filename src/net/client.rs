@@ -11,9 +11,9 @@ use parking_lot::Mutex;
 
 use super::calls::Calls;
 use super::link::{Link, Way};
-use super::observe::LogLimit;
+use super::observe::PeerLog;
 use super::{AddressBook, CallError, Dial, Local, Offset, Service};
-use crate::id::NodeId;
+use crate::id::{NodeHex, NodeId};
 
 /// What [`Peers`] work with.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ impl Peers {
     pub fn new(parts: Parts) -> Self {
         let way = Way {
             parts,
-            log: LogLimit::default(),
+            log: PeerLog::default(),
         };
         Self(Arc::new(Shared {
             way: Arc::new(way),
@@ -81,7 +81,10 @@ impl Peers {
 
     fn calls(&self, to: NodeId) -> Result<Arc<Calls>, CallError> {
         let Some(address) = self.0.way.parts.addresses.address(to) else {
-            return Err(CallError::NotSent(format!("no address is known for node {to}")));
+            return Err(CallError::NotSent(format!(
+                "no address is known for node {}",
+                NodeHex(to)
+            )));
         };
         let link = self.link(to);
         link.calls(&self.0.way, address)

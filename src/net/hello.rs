@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{NodeId, Progress};
+use crate::id::{NodeHex, NodeId, Progress};
 
 /// Lowest version of the frames' meaning that this build speaks.
 pub(super) const VERSION_MIN: u16 = 1;
@@ -88,7 +88,7 @@ pub enum Refusal {
         theirs: (u16, u16),
     },
     /// Another node answers there.
-    #[error("node {found} is there, but node {wanted} was meant: the address is out of date")]
+    #[error("node {} is there, but node {} was meant: the address is out of date", NodeHex(*found), NodeHex(*wanted))]
     Node {
         /// Who was dialed.
         wanted: NodeId,
@@ -96,7 +96,7 @@ pub enum Refusal {
         found: NodeId,
     },
     /// It has this node's own id.
-    #[error("it has this node's own id {0}: was a data directory copied?")]
+    #[error("it has this node's own id {}: was a data directory copied?", NodeHex(*.0))]
     OwnId(NodeId),
     /// A node runs on an older copy of its data directory: it has been seen further on.
     #[error(

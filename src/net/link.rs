@@ -13,18 +13,18 @@ use parking_lot::Mutex;
 use tokio::io::{AsyncRead, AsyncWrite, split};
 use tokio::task::{AbortHandle, yield_now};
 use tokio::time::{sleep, timeout};
-use tracing::{info, warn};
+use tracing::{debug, warn};
 
 use super::calls::Calls;
 use super::client::Parts;
 use super::frame::{Breach, Kind};
 use super::hello::{HANDSHAKE, Refusal};
-use super::observe::{LogLimit, Open, Side, Who};
+use super::observe::{Open, PeerLog, Side, Who};
 use super::offset::{Offset, Offsets};
 use super::session::{Session, initiate};
 use super::wire::{End, FrameReader, FrameWriter, SILENCE};
 use super::{CallError, Local, LogMark, Stream};
-use crate::id::NodeId;
+use crate::id::{NodeHex, NodeId};
 
 /// Longest wait for a connection, before the handshake.
 const DIAL: Duration = Duration::from_secs(1);
@@ -41,7 +41,7 @@ const _: () = assert!(SILENCE.as_millis() > 3 * PING.as_millis());
 #[derive(Debug)]
 pub(super) struct Way {
     pub parts: Parts,
-    pub log: LogLimit,
+    pub log: PeerLog,
 }
 
 /// The connection to one peer, if there is one.
@@ -170,31 +170,27 @@ fn backoff(failures: u32, random: u64) -> Duration {
 async fn run(mut ending: Ending, address: SocketAddr) {
     let (way, node) = (ending.way.clone(), ending.link.node);
     let local = &way.parts.local;
-    let who = Who::Node(node);
+    let (who, shown) = (Who::Node(node), NodeHex(node));
     let why = match connect(&way, node, address).await {
         Ok((stream, session)) => {
-            if way.log.is_due(who, "connected", local.clock.monotonic()) {
-                info!(node, %address, version = session.version, "connected to a peer");
-            }
+            debug!(node = %shown, %address, version = session.version, "connected to a peer");
             let _open = Open::new(local.observe.clone(), Side::Dialed);
             let end = speak(&mut ending, stream, session).await;
             if let End::Breach(breach) = end {
                 local.observe.broken(Side::Dialed, breach);
             }
-            if way.log.is_due(who, "ended", local.clock.monotonic()) {
-                warn!(node, %address, %end, "the connection to a peer ended");
-            }
+            debug!(node = %shown, %address, %end, "the connection to a peer ended");
             end.to_string()
         }
         Err(refusal) => {
             local.refused(Side::Dialed, &refusal);
-            if way.log.is_due(who, refusal.name(), local.clock.monotonic()) {
-                warn!(node, %address, %refusal, "no connection to a peer");
+            if let Some(unlogged) = way.log.line((who, refusal.name()), local.clock.monotonic()) {
+                warn!(node = %shown, %address, %refusal, unlogged, "no connection to a peer");
             }
             refusal.to_string()
         }
     };
-    ending.why = format!("node {node} at {address}: {why}");
+    ending.why = format!("node {shown} at {address}: {why}");
 }
 
 async fn connect(way: &Way, node: NodeId, address: SocketAddr) -> Result<(Box<dyn Stream>, Session), Refusal> {

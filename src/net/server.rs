@@ -12,17 +12,18 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadHalf, split};
 use tokio::task::{JoinSet, yield_now};
 use tokio::time::{sleep, timeout};
-use tracing::{debug, info, warn};
+use tracing::{debug, warn};
 
 use super::door::{Door, DoorLimits, Guest};
 use super::frame::{Breach, Frame, Kind};
 use super::hello::{HANDSHAKE, Refusal};
-use super::observe::{LogLimit, Open, Side, Who};
+use super::observe::{Open, PeerLog, Side, Who};
 use super::requests::{Requests, Running};
 use super::session::respond;
 use super::wire::{End, FrameReader, FrameWriter};
 use super::{Handle, Listen, Local, LogMark, Service, Stream};
-use crate::id::NodeId;
+use crate::id::{NodeHex, NodeId};
+use crate::log_limit::LogLimit;
 
 /// Pause after an accept that failed for want of something, usually file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -31,7 +32,7 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 struct Shared {
     local: Arc<Local>,
     handler: Arc<dyn Handle>,
-    log: LogLimit,
+    log: PeerLog,
 }
 
 /// Serves the peers that `listener` gives until `shutdown` completes; then ends their connections, and with them the requests
@@ -46,9 +47,10 @@ pub async fn serve<L: Listen>(
     let shared = Arc::new(Shared {
         local,
         handler,
-        log: LogLimit::default(),
+        log: PeerLog::default(),
     });
     let door = Door::new(limits);
+    let refused = LogLimit::default();
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
     loop {
@@ -65,7 +67,10 @@ pub async fn serve<L: Listen>(
             }
             Err(error) if is_of_one_connection(&error) => debug!(%error, "a connection ended before it was accepted"),
             Err(error) => {
-                warn!(%error, "no peer connection can be accepted; trying again");
+                let now = shared.local.clock.monotonic();
+                if let Some(unlogged) = refused.line("accept", now) {
+                    warn!(%error, unlogged, "no peer connection can be accepted; trying again");
+                }
                 sleep(ACCEPT_PAUSE).await;
             }
         }
@@ -94,21 +99,20 @@ async fn connection<S: Stream>(stream: S, address: SocketAddr, shared: Arc<Share
         Err(refusal) => {
             local.refused(Side::Accepted, &refusal);
             let who = Who::Address(address.ip());
-            if shared.log.is_due(who, refusal.name(), local.clock.monotonic()) {
-                warn!(%address, %refusal, "a connection was refused");
+            if let Some(unlogged) = shared.log.line((who, refusal.name()), local.clock.monotonic()) {
+                warn!(%address, %refusal, unlogged, "a connection was refused");
             }
             return;
         }
     };
     let node = welcome.node;
-    if shared.log.is_due(Who::Node(node), "connected", local.clock.monotonic()) {
-        info!(node, %address, version = welcome.version, "a peer connected");
-    }
+    let shown = NodeHex(node);
+    debug!(node = %shown, %address, version = welcome.version, "a peer connected");
     let _open = Open::new(local.observe.clone(), Side::Accepted);
     let end = tokio::select! {
         biased;
         () = guest.sent_away() => {
-            debug!(node, %address, "a peer connected anew");
+            debug!(node = %shown, %address, "a peer connected anew");
             return;
         }
         end = speak(welcome, &shared) => end,
@@ -116,9 +120,7 @@ async fn connection<S: Stream>(stream: S, address: SocketAddr, shared: Arc<Share
     if let End::Breach(breach) = end {
         local.observe.broken(Side::Accepted, breach);
     }
-    if shared.log.is_due(Who::Node(node), "ended", local.clock.monotonic()) {
-        info!(node, %address, %end, "a peer's connection ended");
-    }
+    debug!(node = %shown, %address, %end, "a peer's connection ended");
 }
 
 /// A connection that has proved to be a peer's.

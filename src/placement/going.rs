@@ -26,6 +26,7 @@ pub async fn let_lost_copies_go(groups: Groups, view: watch::Receiver<Arc<Cluste
     loop {
         tokio::time::sleep(LOOK).await;
         let now = view.borrow().clone();
+        let mut removed = Vec::new();
         for group in groups.iter() {
             let looks = &mut silent[usize::from(group.id().0)];
             // A leader calls all its members several times a second.
@@ -37,10 +38,17 @@ pub async fn let_lost_copies_go(groups: Groups, view: watch::Receiver<Arc<Cluste
             };
             drop(group);
             match groups.let_go(id, leader).await {
-                Ok(true) => tracing::info!(group = id.0, "this node's copy is needed no more, and is gone"),
+                Ok(true) => removed.push(id.0),
                 Ok(false) => {}
                 Err(error) => tracing::error!(group = id.0, %error, "a copy that is needed no more cannot be removed"),
             }
+        }
+        if !removed.is_empty() {
+            tracing::info!(
+                groups = removed.len(),
+                numbers = ?removed,
+                "this node's copies of these groups are needed no more, and are removed"
+            );
         }
     }
 }
@@ -88,15 +96,19 @@ pub async fn hand_everything_over(groups: &Groups, view: &watch::Receiver<Arc<Cl
                 }
                 tokio::time::sleep(SETTLED_LOOK).await;
             };
-            if let Err(error) = group.hand_over(to, QUIET, Urgency::Ordered).await {
-                tracing::warn!(group = group.id().0, %error, "a leadership was not handed over");
-            }
+            group.hand_over(to, QUIET, Urgency::Ordered).await.err()
         })
     });
-    if tokio::time::timeout(longest, join_all(handed_over)).await.is_err() {
+    let Ok(ended) = tokio::time::timeout(longest, join_all(handed_over)).await else {
         tracing::warn!(
             "not every leadership was handed over in time: the others are taken over when this node is gone"
         );
+        return;
+    };
+    let mut failed = ended.into_iter().flatten();
+    if let Some(error) = failed.next() {
+        let groups = 1 + failed.count();
+        tracing::warn!(groups, %error, "leaderships were not handed over: others take over when this node is gone");
     }
 }
 

@@ -29,6 +29,7 @@ fn member(node: NodeId) -> Member {
         facts,
         incarnation: 1,
         is_alive: true,
+        has_left: false,
         since_ms: 0,
         known_since_ms: 0,
     }

@@ -13,7 +13,7 @@ use openraft::type_config::alias::InstantOf;
 use tokio::time::MissedTickBehavior;
 
 use crate::id::GroupId;
-use crate::raft::group::Group;
+use crate::raft::group::{ChangeError, Group};
 use crate::raft::groups::Groups;
 use crate::raft::types::TypeConfig;
 
@@ -45,11 +45,12 @@ pub async fn end_deaf_terms(groups: Groups) {
             let looks = last.map_or(0, |(_, looks)| *looks) + 1;
             now.insert(group.id(), (found, looks));
             if looks >= LOOKS_MAX {
-                deaf.push(end(group, found.0));
+                deaf.push(async move { (group.id(), group.end_term(found.0).await) });
             }
         }
         before = now;
-        tokio::join!(join_all(deaf), join_all(abandoned));
+        let (ended, _) = tokio::join!(join_all(deaf), join_all(abandoned));
+        tell(&ended);
     }
 }
 
@@ -66,13 +67,26 @@ async fn end_abandoned(group: Group, term: u64) {
     }
 }
 
-async fn end(group: Group, term: u64) {
-    let (id, ended) = (group.id().0, group.end_term(term).await);
-    match ended {
-        Ok(true) => tracing::warn!(group = id, term, "nobody answers this leader: it leads no more"),
-        Ok(false) => {}
-        Err(error) => {
-            tracing::warn!(group = id, term, %error, "the term of a leader that nobody answers cannot be ended");
-        }
+/// One line for all of them: where a majority is lost, every group that was led here is.
+fn tell(looked: &[(GroupId, Result<bool, ChangeError>)]) {
+    let of = |wanted: fn(&Result<bool, ChangeError>) -> bool| {
+        let found = looked.iter().filter(|(_, ended)| wanted(ended));
+        found.map(|(id, _)| id.0).collect::<Vec<u16>>()
+    };
+    let (ended, failed) = (of(|ended| *ended == Ok(true)), of(Result::is_err));
+    if !ended.is_empty() {
+        tracing::warn!(
+            groups = ended.len(),
+            numbers = ?ended,
+            "no majority answers the leader of these groups: this node leads them no more"
+        );
+    }
+    if let Some(error) = looked.iter().find_map(|(_, ended)| ended.as_ref().err()) {
+        tracing::warn!(
+            groups = failed.len(),
+            numbers = ?failed,
+            %error,
+            "the term of a leader that nobody answers cannot be ended; trying again"
+        );
     }
 }

@@ -25,6 +25,7 @@ use crate::raft::machine::GroupMachine;
 use crate::raft::members::{MemberState, Members, Standing};
 use crate::raft::proposer::Proposer;
 use crate::raft::types::TypeConfig;
+use crate::raft::words;
 use crate::store::{GroupStore, StoreError};
 
 pub(super) type RaftGroup = Raft<TypeConfig, GroupMachine>;
@@ -197,7 +198,7 @@ impl Group {
     /// Completes once everything acknowledged before this call is visible in [`Self::store`].
     pub async fn read_barrier(&self) -> Result<(), ReadError> {
         let barrier = self.0.built.raft.ensure_linearizable(ReadPolicy::LeaseRead).await;
-        barrier.map_err(|error| ReadError::Unavailable(error.to_string()))?;
+        barrier.map_err(|error| ReadError::Unavailable(words::read(&error)))?;
         // What openraft takes for applied may still wait to be written with more, where this node had lost its leadership
         // and has it again.
         let flushed = self.0.built.machine.flush();
@@ -293,7 +294,7 @@ impl Group {
     /// Adds a node that gets a copy and does not vote.
     pub async fn add_learner(&self, node: NodeId) -> Result<(), ChangeError> {
         let added = self.0.built.raft.add_learner(node, EmptyNode {}, false).await;
-        added.map(drop).map_err(|error| ChangeError(error.to_string()))
+        added.map(drop).map_err(|error| ChangeError(words::change(&error)))
     }
 
     /// Makes exactly these the voters, by a joint change. Voters that are left out become learners. A change that would lower
@@ -326,14 +327,14 @@ impl Group {
 
     async fn change_voters(&self, voters: BTreeSet<NodeId>) -> Result<(), ChangeError> {
         let changed = self.0.built.raft.change_membership(voters, true).await;
-        changed.map(drop).map_err(|error| ChangeError(error.to_string()))
+        changed.map(drop).map_err(|error| ChangeError(words::change(&error)))
     }
 
     /// Takes learners out of the group.
     pub async fn remove_learners(&self, nodes: BTreeSet<NodeId>) -> Result<(), ChangeError> {
         let change = ChangeMembers::RemoveNodes(nodes);
         let changed = self.0.built.raft.change_membership(change, true).await;
-        changed.map(drop).map_err(|error| ChangeError(error.to_string()))
+        changed.map(drop).map_err(|error| ChangeError(words::change(&error)))
     }
 
     /// The term in which this node leads, as openraft says.

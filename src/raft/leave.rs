@@ -123,7 +123,7 @@ pub(super) async fn finish(parts: &Parts, id: GroupId) -> Result<(), StartError>
     }
     departure.is_done = true;
     departure::keep(parts.kv.as_ref(), id, &departure).await?;
-    tracing::info!(group = id.0, "the copy of a group that does without it is removed");
+    tracing::debug!(group = id.0, "the copy of a group that does without it is removed");
     Ok(())
 }
 

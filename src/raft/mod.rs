@@ -22,6 +22,7 @@ mod runtime;
 pub mod serve;
 pub mod types;
 mod wire;
+mod words;
 
 #[cfg(test)]
 mod suite;

@@ -100,6 +100,27 @@ fn a_node_dies_and_nothing_is_missed() {
     dev.say("q");
     assert!(dev.process.wait().expect("it ends").success());
     assert_eq!(processes(&name), Vec::<String>::new());
+    let log = std::fs::read_to_string(directory.path().join("node-1.log")).expect("node 1 has a log");
+    the_log_is_short_and_tells(&log);
+}
+
+/// The birth of a cluster and the death of a node fit one screen, and each is there.
+fn the_log_is_short_and_tells(log: &str) {
+    assert!(log.lines().count() < 40, "{log}");
+    for told in ["xcron starts version=", "a node is lost", "a node is back"] {
+        assert_eq!(
+            log.lines().filter(|line| line.contains(told)).count(),
+            1,
+            "{told}:\n{log}"
+        );
+    }
+    // Of ids, and of nothing else in this log, a decimal number has so many digits.
+    let is_decimal_id = |word: &str| word.len() > 16 && word.bytes().all(|byte| byte.is_ascii_digit());
+    let words = log.split(|character: char| !character.is_alphanumeric());
+    assert_eq!(
+        words.filter(|word| is_decimal_id(word)).collect::<Vec<_>>(),
+        Vec::<&str>::new()
+    );
 }
 
 #[test]

@@ -9,9 +9,9 @@ use crate::code::{self, PathAt};
 const LINES_MAX: usize = 600;
 
 /// Modules that any other may import, but for those whose own row is shorter (`core` among them: it reads no clock).
-const BASE: &[&str] = &["clock", "entropy", "id", "limits"];
+const BASE: &[&str] = &["clock", "entropy", "id", "limits", "log_limit"];
 /// Modules whose rows do not get [`BASE`].
-const BELOW_BASE: &[&str] = &["clock", "core", "entropy", "id", "limits"];
+const BELOW_BASE: &[&str] = &["clock", "core", "entropy", "id", "limits", "log_limit"];
 
 /// Each module of `src/`, and the modules it may import besides itself and [`BASE`].
 pub const LAYERS: &[(&str, &[&str])] = &[
@@ -20,6 +20,7 @@ pub const LAYERS: &[(&str, &[&str])] = &[
     ("entropy", &[]),
     ("id", &["limits"]),
     ("open_files", &[]),
+    ("log_limit", &[]),
     ("core", &["id", "limits"]),
     ("blocking", &[]),
     ("failure", &[]),
@@ -246,6 +247,10 @@ pub fn check_rust(path: &str, text: &str) -> Vec<String> {
         "a test that does not run is no test",
         &mut found,
     );
+    // The simulation counts its nodes from 0.
+    if path.starts_with("src/") {
+        node_ids(&product, &mut found);
+    }
     words(&code, &["todo!", "unimplemented!", "dbg!"], "unfinished", &mut found);
     found.sort();
     found.dedup();
@@ -375,6 +380,22 @@ fn is_under(path: &[String], limited: &str) -> bool {
     limited
         .split("::")
         .all(|part| parts.next().is_some_and(|own| own == part))
+}
+
+/// Node ids in log lines are shown as they are everywhere else: in hexadecimal.
+fn node_ids(product: &str, found: &mut Vec<(usize, String)>) {
+    const MACROS: [&str; 4] = ["debug!(", "info!(", "warn!(", "error!("];
+    const NAMES: [&str; 5] = ["node", "nodes", "leader", "voters", "step"];
+    for (at, opened) in MACROS.iter().flat_map(|name| product.match_indices(name)) {
+        let arguments = &product[at + opened.len()..];
+        let arguments = &arguments[..arguments.find(';').unwrap_or(arguments.len())];
+        for argument in arguments.split(',').map(str::trim) {
+            if NAMES.contains(&argument.trim_start_matches('?')) {
+                let line = product[..at].matches('\n').count() + 1;
+                found.push((line, "a node's id in the log is written as %NodeHex(node)".to_owned()));
+            }
+        }
+    }
 }
 
 fn words(code: &str, needles: &[&str], what: &str, found: &mut Vec<(usize, String)>) {

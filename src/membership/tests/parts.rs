@@ -167,6 +167,7 @@ fn of_many_incarnations_the_newest_live_one_counts() {
         facts: facts(2, Some(CLUSTER)),
         incarnation,
         is_alive,
+        has_left: false,
     };
     let mut book = Book::default();
     let mut counts = |heard: Vec<Sighting>, now_ms: u64| {
@@ -194,6 +195,7 @@ fn a_node_that_restarts_is_known_as_long_as_before() {
         facts: facts(2, Some(CLUSTER)),
         incarnation,
         is_alive,
+        has_left: false,
     };
     let mut book = Book::default();
     let mut known_since_ms = |heard: Vec<Sighting>, now_ms: u64| {
@@ -226,6 +228,7 @@ fn only_another_live_process_is_a_twin() {
         },
         incarnation,
         is_alive,
+        has_left: false,
     };
     let mut book = Book::default();
     let mut twin = |heard: Sighting, now_ms: u64| {

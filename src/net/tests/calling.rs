@@ -126,7 +126,7 @@ async fn a_stopped_node_ends_its_connections_and_what_was_sent_is_unknown() {
     };
     let (answer, ()) = tokio::join!(one.call(2, "never"), stopping);
     assert!(
-        matches!(&answer, Err(CallError::Unknown(why)) if why.contains("node 2 at 10.0.0.2:7000")),
+        matches!(&answer, Err(CallError::Unknown(why)) if why.contains("node 0000000000000002 at 10.0.0.2:7000")),
         "{answer:?}"
     );
     assert!(matches!(one.call(2, "who").await, Err(CallError::NotSent(_))));

@@ -53,7 +53,7 @@ async fn a_peer_that_moved_is_tried_at_once() {
     let net = MemoryNet::default();
     let (one, _two) = (Node::new(&net, 1).start(), Node::new(&net, 2).start());
     one.book.0.lock().insert(2, address(9));
-    assert!(not_sent(one.call(2, "who").await).contains("node 2 at 10.0.0.9:7000"));
+    assert!(not_sent(one.call(2, "who").await).contains("node 0000000000000002 at 10.0.0.9:7000"));
     one.book.0.lock().insert(2, address(2));
     one.call(2, "who").await.expect("found");
 }
@@ -61,7 +61,7 @@ async fn a_peer_that_moved_is_tried_at_once() {
 #[tokio::test(start_paused = true)]
 async fn a_node_without_an_address_is_not_called() {
     let one = Node::new(&MemoryNet::default(), 1).start();
-    assert!(not_sent(one.call(200, "who").await).contains("no address is known for node 200"));
+    assert!(not_sent(one.call(200, "who").await).contains("no address is known for node 00000000000000c8"));
 }
 
 #[tokio::test(start_paused = true)]

@@ -51,7 +51,7 @@ async fn a_copied_data_directory_is_refused() {
     let Err(CallError::NotSent(why)) = one.call(2, "who").await else {
         panic!("not refused");
     };
-    assert!(why.contains("own id 1"), "{why}");
+    assert!(why.contains("own id 0000000000000001"), "{why}");
     one.counters.wait("Accepted refused own_id", 1).await;
 }
 
