@@ -16,6 +16,8 @@ pub const NAME: &str = "I1 no loss";
 pub const LATE_US: u64 = 2_000_000;
 /// Within what time after the last fault everything that was missed is fired.
 pub const RECOVERY_US: u64 = 10_000_000;
+/// How long an attempt may connect, before which nobody outside sees it: the product's `fire.connect_timeout_ms`.
+const CONNECTS_US: u64 = 5_000_000;
 /// How long after a fault a fire may still feel it.
 const NEAR_US: u64 = 5_000_000;
 /// Attempts in flight to one target from which on others wait for their turn: the product's `fire.in_flight_per_target_max`.
@@ -48,7 +50,7 @@ fn lost(run: &Run<'_>, facts: &Facts<'_>, loads: &Loads<'_>) -> Option<String> {
         // A later due of a cron task that is fired skips those that were missed before it.
         let may_skip = matches!(task.when, When::Cron { .. }) && due_us < run.history.healed_us + RECOVERY_US;
         let is_skipped = |attempt: &&Attempt| may_skip && attempt.due_ms > due_ms && attempt.decided_us <= promised_us;
-        let is_excused = promised_us > run.history.ended_us
+        let is_excused = promised_us + CONNECTS_US > run.history.ended_us
             || facts.is_deleted_by(promised_us)
             || facts.is_stopped_by(promised_us)
             || may_be_unknown(run, task, due_us, promised_us)
