@@ -31,7 +31,7 @@ fn the_key_values_are_frozen() {
     let expected = [
         (
             "about",
-            r#"{"api":"10.0.0.5:8000","zone":"eu-1a","version":"0.1.0","commands":2}"#,
+            r#"{"api":"10.0.0.5:8000","zone":"eu-1a","version":"0.1.0","commands":2,"replicas":3}"#,
         ),
         (
             "state",
@@ -46,7 +46,7 @@ fn the_key_values_are_frozen() {
     let expected = [
         (
             "about",
-            r#"{"api":"10.0.0.5:8000","zone":"a","version":"0.1.0","commands":2}"#,
+            r#"{"api":"10.0.0.5:8000","zone":"a","version":"0.1.0","commands":2,"replicas":3}"#,
         ),
         (
             "state",
