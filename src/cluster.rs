@@ -4,6 +4,7 @@
 //! Gossip's view as the other parts need it: addresses for `net`, leaders for `router`, the picture for `api`. Decides
 //! nothing about groups: that is `placement.rs`. Put together by `node.rs`.
 
+mod clocks;
 mod comings;
 pub mod init;
 pub mod status;
@@ -21,28 +22,20 @@ use tokio::sync::watch;
 use crate::clock::Clock;
 use crate::core::command::COMMANDS;
 use crate::id::{GroupId, NodeId};
-use crate::limits::CLOCK_OFFSET_MS_MAX;
-use crate::log_limit::LogLimit;
 use crate::membership::{ClusterView, Facts, Membership, Twin};
 use crate::metrics::Metrics;
-use crate::net::{AddressBook, Offset, Peers, Service};
+use crate::net::{AddressBook, Peers, Service};
 use crate::peer::{BoxFuture, Call};
 use crate::placement;
 use crate::raft::Groups;
 use crate::router::LeaderHints;
-use crate::steady::{Doubt, Steady};
+use crate::steady::Steady;
 
 pub use comings::tell_of_nodes;
 use status::{Answer, ClusterStatus, Report, Request};
 
 /// How long a node may take to report.
 const REPORT_DEADLINE: Duration = Duration::from_secs(1);
-/// How often the clocks are compared.
-const CLOCK_LOOK: Duration = Duration::from_secs(1);
-/// How long a peer may take to tell its time.
-const PING_DEADLINE: Duration = Duration::from_millis(500);
-/// How long a node that has nobody to compare its clock with fires nothing after a jump.
-const ALONE: Duration = Duration::from_secs(2);
 /// How often led groups are looked at.
 const LOOK: Duration = Duration::from_millis(100);
 /// How often a node that was asked to leave asks whether it may.
@@ -119,6 +112,9 @@ pub trait ClusterCalls: Send + Sync + 'static {
     /// What the cluster looks like from here.
     fn status(&self) -> BoxFuture<'_, ClusterStatus>;
 
+    /// The operator says that this node's clock is right: how far it had moved, in milliseconds; `None` if nothing is held.
+    fn accept_clock(&self) -> Option<i64>;
+
     /// Asks a node, named by its id's hexadecimal digits, to hand everything over and to end.
     fn drain(&self, node: String) -> BoxFuture<'_, Result<(), DrainError>>;
 }
@@ -130,6 +126,10 @@ impl ClusterCalls for Cluster {
 
     fn status(&self) -> BoxFuture<'_, ClusterStatus> {
         Box::pin(self.status())
+    }
+
+    fn accept_clock(&self) -> Option<i64> {
+        self.0.steady.accept()
     }
 
     fn drain(&self, node: String) -> BoxFuture<'_, Result<(), DrainError>> {
@@ -163,7 +163,14 @@ impl Cluster {
         reports.insert(parts.node, Report::of(&parts.groups));
         let now_ms = parts.clock.monotonic_ms();
         let plan = placement::current_plan(&view, &parts.groups, now_ms, parts.replace_after_ms);
-        status::picture(parts.cluster, parts.groups.count(), &view, &plan, &reports)
+        // A node alone has nobody to give a copy to.
+        let copies = if parts.gossip.is_some() {
+            view.own().facts.replicas.into()
+        } else {
+            1
+        };
+        let count = parts.groups.count();
+        status::picture(parts.cluster, count, &view, &plan, &reports, copies, now_ms)
     }
 
     /// Asks a node to hand everything over and to end.
@@ -221,75 +228,6 @@ impl Cluster {
             }
             tokio::time::sleep(LOOK).await;
         }
-    }
-
-    /// Compares this node's wall clock with its peers' and tells the others. Runs until it is dropped.
-    pub async fn watch_clock(self) {
-        let log = LogLimit::default();
-        loop {
-            self.compare_clocks(&log).await;
-            tokio::select! {
-                biased;
-                () = self.0.steady.jumped() => {}
-                () = tokio::time::sleep(CLOCK_LOOK) => {}
-            }
-        }
-    }
-
-    async fn compare_clocks(&self, log: &LogLimit<()>) {
-        let doubt = self.0.steady.doubt();
-        let since = doubt.map(|(since, _)| since);
-        let Some(peers) = &self.0.peers else {
-            if self.is_alone_for(ALONE, since) {
-                self.0.steady.compared(since, 0);
-            }
-            return;
-        };
-        let view = self.0.view.borrow().clone();
-        let alive: Vec<NodeId> = view.live().map(|member| member.facts.node).collect();
-        self.0.metrics.set_nodes_alive(alive.len());
-        let live = alive.into_iter().filter(|node| *node != self.0.node).count();
-        // Also those that gossip believes dead: after a jump it hears of nobody. A peer that does not answer has no say.
-        let others = view.members.keys().filter(|node| **node != self.0.node);
-        join_all(others.map(|node| peers.ping(*node, PING_DEADLINE))).await;
-        let offsets = peers.offsets();
-        // What was measured before a jump says nothing about the clock as it is now.
-        let is_fresh = |offset: &&Offset| since.is_none_or(|since| offset.measured >= since);
-        let heard: Vec<i64> = offsets.values().filter(is_fresh).map(certain_ms).collect();
-        let is_alone = live == 0 && self.is_alone_for(ALONE, since);
-        let is_enough = is_alone || (!heard.is_empty() && heard.len() >= live.div_ceil(2));
-        let offset_ms = match doubt {
-            // The one who has jumped has no say.
-            Some((_, Doubt::Jumped)) if is_enough => -middle(heard),
-            Some((_, Doubt::Jumped)) => view.own().facts.clock_offset_ms,
-            _ => own_offset_ms(heard),
-        };
-        if is_enough || doubt.is_none() {
-            self.0.steady.compared(since, offset_ms);
-        }
-        let is_right = offset_ms.unsigned_abs() <= CLOCK_OFFSET_MS_MAX;
-        let is_wrong = |offset: &Offset| is_right && certain_ms(offset).unsigned_abs() > CLOCK_OFFSET_MS_MAX;
-        let wrong = offsets.iter().filter(|(_, offset)| is_wrong(offset));
-        self.0.steady.found_wrong(wrong.map(|(node, _)| *node).collect());
-        self.0.metrics.set_clock_offset_ms(offset_ms);
-        if view.own().facts.clock_offset_ms != offset_ms {
-            self.tell(|facts| facts.clock_offset_ms = offset_ms);
-        }
-        if !is_right {
-            let now = self.0.clock.monotonic();
-            if let Some(unlogged) = log.line((), now) {
-                tracing::error!(
-                    offset_ms,
-                    unlogged,
-                    "this node's clock is too far from its peers': it fires nothing, and its leaderships go to others until it is set right"
-                );
-            }
-        }
-    }
-
-    /// A doubt has lasted for `longest`, or there is none.
-    fn is_alone_for(&self, longest: Duration, since: Option<Duration>) -> bool {
-        since.is_none_or(|since| self.0.clock.monotonic().saturating_sub(since) >= longest)
     }
 
     /// Completes when this node was asked to leave and no group counts on it any more. The leaders are asked: a copy that was
@@ -355,34 +293,6 @@ impl Cluster {
     }
 }
 
-/// As much of an offset as is certain: a slow answer proves little.
-fn certain_ms(offset: &Offset) -> i64 {
-    let uncertainty = i64::try_from(offset.uncertainty_ms).unwrap_or(i64::MAX);
-    match offset.offset_ms {
-        ms if ms > uncertainty => ms - uncertainty,
-        ms if ms < -uncertainty => ms + uncertainty,
-        _ => 0,
-    }
-}
-
-/// This node's clock against the median of all clocks, its own included; `peers` are theirs minus its own.
-fn own_offset_ms(mut peers: Vec<i64>) -> i64 {
-    peers.push(0);
-    -middle(peers)
-}
-
-/// The median. Of an even number the one that is nearer to this node's clock: two nodes cannot tell who of them is wrong.
-fn middle(mut offsets_ms: Vec<i64>) -> i64 {
-    offsets_ms.sort_unstable();
-    let count = offsets_ms.len();
-    let (low, high) = match offsets_ms.get(count.saturating_sub(1) / 2..=count / 2) {
-        Some([low, high]) => (*low, *high),
-        Some([only]) => (*only, *only),
-        _ => (0, 0),
-    };
-    if low.abs() < high.abs() { low } else { high }
-}
-
 impl LeaderHints for Nodes {
     fn leader(&self, group: GroupId) -> Option<NodeId> {
         let view = self.0.borrow();
@@ -406,31 +316,5 @@ impl LeaderHints for Nodes {
         // Also those that are silent: they may come back as they were.
         let read = view.members.values().map(|member| member.facts.commands);
         read.min().unwrap_or(COMMANDS)
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_clock_is_compared_with_the_median() {
-        assert_eq!(own_offset_ms(vec![]), 0);
-        assert_eq!(own_offset_ms(vec![900]), 0, "two nodes cannot tell who is wrong");
-        assert_eq!(own_offset_ms(vec![900, 1_000]), -900, "both others are ahead");
-        assert_eq!(own_offset_ms(vec![900, 5]), -5, "one other is ahead");
-        assert_eq!(own_offset_ms(vec![-700, -800, -900, 3]), 700);
-    }
-
-    #[test]
-    fn only_the_certain_part_of_an_offset_counts() {
-        let offset = |offset_ms, uncertainty_ms| Offset {
-            offset_ms,
-            uncertainty_ms,
-            measured: Duration::ZERO,
-        };
-        assert_eq!(certain_ms(&offset(700, 100)), 600);
-        assert_eq!(certain_ms(&offset(-700, 100)), -600);
-        assert_eq!(certain_ms(&offset(70, 100)), 0);
     }
 }

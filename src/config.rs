@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::core::retry::RetryPolicy;
 use crate::id::GroupCount;
-use crate::limits::{GROUPS_DEFAULT, REPLICAS_DEFAULT, SHARDS};
+use crate::limits::{CLOCK_HOLD_SECS_DEFAULT, GROUPS_DEFAULT, REPLICAS_DEFAULT, SHARDS};
 use crate::open_files::Shares;
 
 pub use check::{Invalid, Max};
@@ -115,6 +115,15 @@ pub struct Config {
         value_name = "SECS"
     )]
     pub replace_after_secs: u64,
+    /// Time a jump of the wall clock by more than five minutes is held that no other node can confirm
+    #[arg(
+        id = "clock_hold_secs",
+        long = "clock-hold-secs",
+        env = "XCRON_CLOCK_HOLD_SECS",
+        required = false,
+        value_name = "SECS"
+    )]
+    pub clock_hold_secs: u64,
     /// Connections to the API at the same time; more wait to be accepted
     #[arg(
         id = "connections_max",
@@ -370,6 +379,7 @@ impl Default for Config {
             secret_file: PathBuf::new(),
             replicas: REPLICAS_DEFAULT,
             replace_after_secs: 5 * 60,
+            clock_hold_secs: CLOCK_HOLD_SECS_DEFAULT,
             connections_max: 10_000,
             request_timeout_ms: 10_000,
             header_timeout_ms: 5_000,

@@ -61,6 +61,13 @@ pub const KEPT_CONNECTION_MS_MIN: u64 = 45_000;
 pub const KEPT_CONNECTION_MS_MAX: u64 = 60_000;
 /// How far a node's wall clock may be from its peers' median before it stops leading, in milliseconds.
 pub const CLOCK_OFFSET_MS_MAX: u64 = 500;
+/// A wall clock that moves by more against the monotonic one has jumped far, in milliseconds: it is held until somebody confirms
+/// it, or until it has lasted. By no more may it lie before the last trusted time when a node starts.
+pub const CLOCK_STEP_MS_MAX: u64 = 5 * 60_000;
+/// Nor by more behind that, in milliseconds: a node may have been stopped for so long without anybody being asked.
+pub const CLOCK_LATE_START_MS: u64 = 24 * 3_600_000;
+/// How long a large jump of the clock is held that nobody can confirm, in seconds, unless the setting says otherwise.
+pub const CLOCK_HOLD_SECS_DEFAULT: u64 = 15 * 60;
 /// Connections that may wait to be accepted. With the usual 128, the clients of a burst see their first packet dropped and
 /// send it again after a whole second.
 pub const ACCEPT_BACKLOG: u32 = 4_096;
@@ -84,6 +91,7 @@ const _: () = assert!(ENTRY_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX < PEER_MESSAGE_
 const _: () = assert!(APPEND_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 // A forwarded request, and the answer with a whole task in it, fit in one message.
 const _: () = assert!(REQUEST_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
+const _: () = assert!(CLOCK_OFFSET_MS_MAX < CLOCK_STEP_MS_MAX && CLOCK_STEP_MS_MAX < CLOCK_LATE_START_MS);
 const _: () = assert!(SHARDS.is_multiple_of(GROUPS_DEFAULT));
 const _: () =
     assert!(KEPT_CONNECTION_IDLE_MS < KEPT_CONNECTION_MS_MIN && KEPT_CONNECTION_MS_MIN <= KEPT_CONNECTION_MS_MAX);

@@ -5,6 +5,7 @@
 
 mod cluster;
 mod fires;
+mod process;
 mod store;
 
 use std::time::Duration;
@@ -19,6 +20,7 @@ use prometheus_client::registry::{Metric, Registry};
 
 use crate::core::machine::Tally;
 
+pub use cluster::GroupFigures;
 pub use fires::AnswerClass;
 
 /// Content type of [`Metrics::encode`].
@@ -121,8 +123,9 @@ struct Log {
 
 impl Default for Metrics {
     fn default() -> Self {
-        let mut registry = Registry::with_prefix("xcron");
-        let r = &mut registry;
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(process::Process));
+        let r = registry.sub_registry_with_prefix("xcron");
         r.register(
             "build",
             "The running program",
@@ -245,7 +248,9 @@ impl Metrics {
             skipped_unknown,
             cancelled,
             updated,
+            rescheduled,
         } = *tally;
+        self.cluster.count_corrected(rescheduled);
         self.tasks.creates.inc_by(created);
         self.tasks.updates.inc_by(updated);
         self.tasks.skipped_unknown.inc_by(skipped_unknown);

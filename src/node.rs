@@ -5,18 +5,21 @@
 mod enter;
 mod found;
 mod front;
+mod judge;
 mod memory;
 mod observers;
 mod recover;
+mod time;
+mod trusted_time;
 mod world;
 
-use std::convert::Infallible;
 use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -31,8 +34,8 @@ use crate::fire::dispatch::{self, Dispatcher};
 use crate::fire::firing::{self, Firing};
 use crate::fire::queues::QueueLimits;
 use crate::fire::windows::Windows;
-use crate::id::GroupCount;
 use crate::identity::{Home, Identity, IdentityError, Stage};
+use crate::membership::ClusterView;
 use crate::metrics::Metrics;
 use crate::net::{self, Peers};
 use crate::peer::{Call, NoPeers};
@@ -53,7 +56,9 @@ pub use recover::{Offline, Survey};
 pub use world::{Basics, LogWorld, PeerWorld, World, listen, note_damage};
 
 use front::Front;
+use judge::{Unserved, Watched};
 use memory::Memory;
+use time::{steady, watch_time};
 
 /// How long a node that was told to stop hands over what it leads.
 const HAND_OVER: Duration = Duration::from_secs(2);
@@ -67,8 +72,6 @@ const CLOSE: Duration = Duration::from_millis(500);
 const ANSWER_GRACE: Duration = Duration::from_secs(2);
 /// How often the store is asked whether it still takes writes.
 const STORE_LOOK: Duration = Duration::from_secs(1);
-/// How often a starting node looks whether every group has a leader.
-const LED_LOOK: Duration = Duration::from_millis(10);
 
 /// Why a node did not start, or ended by itself.
 #[derive(Debug, thiserror::Error)]
@@ -137,13 +140,7 @@ pub async fn run<L: api::Listen, P: net::Listen>(
     node.home.note_sound()?;
     let (readiness, readiness_seen) = watch::channel(Readiness::Starting);
     front.show(node.api(readiness_seen));
-    let serving = async {
-        node.all_led().await;
-        readiness.send_replace(Readiness::Ready);
-        node.metrics.set_ready(true);
-        ready();
-        std::future::pending::<Infallible>().await
-    };
+    let serving = node.watched().judge(&readiness, ready);
     let result = tokio::select! {
         biased;
         fault = node.failure.wait() => Err(NodeError::Fault(fault)),
@@ -208,6 +205,11 @@ struct Node {
     windows: Windows,
     dispatcher: Dispatcher,
     firing: Firing,
+    view: watch::Receiver<Arc<ClusterView>>,
+    /// It has no peers.
+    is_alone: bool,
+    steady: Steady,
+    unserved: Arc<Mutex<Unserved>>,
     /// Peers' server and gossip's news: they end when the node does.
     _loops: JoinSet<()>,
     /// The disk's, as well.
@@ -220,11 +222,11 @@ struct Node {
 impl Node {
     /// Recovers what is on disk, starts the groups, their firing, and this node's part in the cluster.
     async fn start<P: net::Listen>(config: Config, mut world: World<P>) -> Result<Self, NodeError> {
-        warn_of_groups(&config, world.identity.groups);
+        found::warn_of_groups(&config, world.identity.groups);
         let metrics = world.metrics.clone();
         let failure = Failure::default();
         let windows = Windows::new(world.identity.groups, metrics.clone());
-        let steady = Steady::new(world.clock.clone(), world.peers.is_some());
+        let steady = steady(&config, &world, &metrics);
         let (local, peers) = peers(&world, &metrics).unzip();
         let call: Arc<dyn Call> = peers.clone().map_or(Arc::new(NoPeers), |peers| Arc::new(peers));
         let parts = raft::groups::Parts {
@@ -239,30 +241,23 @@ impl Node {
             call: call.clone(),
             failure: failure.clone(),
             metrics: metrics.clone(),
+            clock: world.clock.clone(),
         };
         let is_birth = world.identity.stage == Stage::Founding;
         let (groups, hosted) = Groups::start(parts, is_birth).await?;
         settled(&world)?;
         let dispatcher = dispatcher(&config, &world, &groups, &windows, &steady, &metrics, &failure);
-        let parts = firing::Parts {
-            windows: windows.clone(),
-            dispatcher: dispatcher.clone(),
-            clock: world.clock.clone(),
-            steady: steady.clone(),
-            failure: failure.clone(),
-            blocking: world.blocking.clone(),
-            metrics: metrics.clone(),
-            window_ms: config.fire.window_ms,
-            window_tasks_max: config.fire.window_tasks_max as usize,
-            count: world.identity.groups,
-        };
+        let parts = firing_parts(&config, &world, &windows, &dispatcher, &steady, &failure);
         let firing = Firing::start(parts, hosted);
         let mut watches = JoinSet::new();
         let space = watch_disk(&world, &failure, &mut watches);
         let replicas = replicas(&config, &world, &groups, space);
         let router = router(&config, &world, &replicas, &call);
         let cluster = part_in_cluster(&config, &world, &groups, (call, peers), &steady);
-        let (loops, moving) = cluster_loops(&config, &mut world, local, &groups, replicas, &cluster, steady);
+        let is_alone = world.peers.is_none();
+        let (mut loops, moving) =
+            cluster_loops(&config, &mut world, local, &groups, replicas, &cluster, steady.clone());
+        watch_time(&mut loops, &groups, &world, &steady, &failure);
         Ok(Self {
             config,
             clock: world.clock,
@@ -275,6 +270,10 @@ impl Node {
             windows,
             dispatcher,
             firing,
+            view: world.view,
+            is_alone,
+            steady,
+            unserved: Arc::default(),
             _loops: loops,
             _watches: watches,
             moving,
@@ -316,12 +315,18 @@ impl Node {
         }
     }
 
-    /// Completes once every group has a leader.
-    async fn all_led(&self) {
-        for group in self.groups.count().iter() {
-            while !self.router.is_led(group) {
-                tokio::time::sleep(LED_LOOK).await;
-            }
+    /// What `/readyz` and the gauges are judged by.
+    fn watched(&self) -> Watched {
+        Watched {
+            groups: self.groups.clone(),
+            router: self.router.clone(),
+            view: self.view.clone(),
+            clock: self.clock.clone(),
+            steady: self.steady.clone(),
+            metrics: self.metrics.clone(),
+            failure: self.failure.clone(),
+            copies: if self.is_alone { 1 } else { self.config.replicas.into() },
+            unserved: self.unserved.clone(),
         }
     }
 
@@ -342,17 +347,19 @@ impl Node {
     fn metrics_text(&self) -> Arc<dyn Fn() -> String + Send + Sync> {
         let (metrics, groups, windows) = (self.metrics.clone(), self.groups.clone(), self.windows.clone());
         let (dispatcher, clock) = (self.dispatcher.clone(), self.clock.clone());
+        let unserved = self.unserved.clone();
         Arc::new(move || {
             let (queued, in_flight) = dispatcher.load();
             metrics.set_fires_queued(queued);
             metrics.set_fires_in_flight(in_flight);
             let now_ms = clock.wall_ms();
-            metrics.set_fires_overdue(windows.overdue(now_ms) + queued);
-            metrics.set_fires_behind_ms(windows.behind_ms(now_ms));
+            let unserved = *unserved.lock();
+            metrics.set_fires_overdue(windows.overdue(now_ms) + queued + unserved.overdue);
+            let unserved_ms = unserved.oldest_ms.map_or(0, |at_ms| now_ms.saturating_sub(at_ms));
+            metrics.set_fires_behind_ms(windows.behind_ms(now_ms).max(unserved_ms));
             // Copies that this node does not lead are counted where they are led.
             let led = groups.iter().filter(|group| group.leads().is_some());
             metrics.set_tasks_pending(led.map(|group| group.pending()).sum());
-            metrics.set_groups_led(groups.iter().filter(|group| group.leads().is_some()).count());
             metrics.encode()
         })
     }
@@ -448,14 +455,26 @@ fn cluster_loops<P: net::Listen>(
     (loops, moving)
 }
 
-/// Says it when somebody set another number of groups than the cluster has.
-fn warn_of_groups(config: &Config, groups: GroupCount) {
-    if config.chose_groups && config.groups != groups {
-        tracing::warn!(
-            groups = groups.get(),
-            setting = config.groups.get(),
-            "the setting groups is without effect: this cluster was founded with another number, which stays"
-        );
+/// What the firing works with.
+fn firing_parts<P>(
+    config: &Config,
+    world: &World<P>,
+    windows: &Windows,
+    dispatcher: &Dispatcher,
+    steady: &Steady,
+    failure: &Failure,
+) -> firing::Parts {
+    firing::Parts {
+        windows: windows.clone(),
+        dispatcher: dispatcher.clone(),
+        clock: world.clock.clone(),
+        steady: steady.clone(),
+        failure: failure.clone(),
+        blocking: world.blocking.clone(),
+        metrics: world.metrics.clone(),
+        window_ms: config.fire.window_ms,
+        window_tasks_max: config.fire.window_tasks_max as usize,
+        count: world.identity.groups,
     }
 }
 

@@ -17,6 +17,7 @@ use std::time::Duration;
 use futures_util::future::BoxFuture;
 use parking_lot::Mutex;
 use xcron::identity::{Home, Identity, IdentityError, KnownPeer, Stage};
+use xcron::steady::TrustedTime;
 use xcron::store::KvError;
 
 use crate::dice::Dice;
@@ -41,6 +42,8 @@ struct Inner {
     run: u64,
     identity: Option<Identity>,
     peers: Vec<KnownPeer>,
+    /// The highest wall time that the node trusted.
+    trusted_ms: Option<u64>,
     files: BTreeMap<String, Arc<Mutex<FileData>>>,
     /// The names that a power cut leaves: removals that were not synced come back.
     durable_names: BTreeMap<String, Arc<Mutex<FileData>>>,
@@ -101,6 +104,7 @@ impl Disk {
             run: 0,
             identity: None,
             peers: Vec::new(),
+            trusted_ms: None,
             files: BTreeMap::new(),
             durable_names: BTreeMap::new(),
             tables: Tables::default(),
@@ -153,6 +157,7 @@ impl Disk {
         let mut inner = self.0.lock();
         inner.identity = None;
         inner.peers.clear();
+        inner.trusted_ms = None;
         inner.files.clear();
         inner.durable_names.clear();
         inner.tables = Tables::default();
@@ -283,6 +288,21 @@ impl Mount {
             path: "state".into(),
             what: error.to_string(),
         }
+    }
+}
+
+impl TrustedTime for Mount {
+    fn load(&self) -> Option<u64> {
+        self.disk.0.lock().trusted_ms
+    }
+
+    fn keep(&self, wall_ms: u64) -> BoxFuture<'_, io::Result<()>> {
+        let mut inner = self.disk.0.lock();
+        let kept = inner.read(self.run);
+        if kept.is_ok() {
+            inner.trusted_ms = Some(wall_ms);
+        }
+        Box::pin(std::future::ready(kept))
     }
 }
 

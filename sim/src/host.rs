@@ -378,6 +378,7 @@ async fn life(parts: Parts, is_ready: Arc<AtomicBool>, stopped: oneshot::Receive
             disk: Arc::new(Roomy),
             view: entered.view,
             peers: entered.peers,
+            trusted_time: Arc::new(mount.clone()),
             home: Arc::new(mount),
         })
     };

@@ -30,6 +30,19 @@ pub(super) async fn init(State(api): State<Arc<ApiState>>) -> Response {
     waiting::answer(Err(InitError::Member(api.cluster.id())))
 }
 
+/// `POST /v1/clock/accept`: of this node alone.
+pub(super) async fn accept_clock(State(api): State<Arc<ApiState>>) -> Response {
+    match api.cluster.accept_clock() {
+        Some(moved_ms) => respond(StatusCode::OK, format!(r#"{{"moved_ms":{moved_ms}}}"#).into_bytes()),
+        None => problem(
+            StatusCode::CONFLICT,
+            "clock_not_held",
+            "nothing to accept",
+            "this node's clock has made no jump that is held: /readyz tells why it is not ready, if it is not",
+        ),
+    }
+}
+
 /// `POST /v1/cluster/nodes/{id}:drain`.
 pub(super) async fn drain(State(api): State<Arc<ApiState>>, Path(call): Path<String>) -> Response {
     let Some(node) = call.strip_suffix(DRAIN) else {

@@ -115,6 +115,7 @@ pub fn app(state: ApiState) -> App {
         .route("/v1/cluster", get(cluster::status))
         .route("/v1/cluster/init", post(cluster::init))
         .route("/v1/cluster/nodes/{call}", post(cluster::drain))
+        .route("/v1/clock/accept", post(cluster::accept_clock))
         .route("/healthz", get(health::alive))
         .route("/readyz", get(health::ready))
         .route("/metrics", get(health::metrics))

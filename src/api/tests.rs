@@ -137,7 +137,10 @@ impl Tasks for FakeTasks {
 }
 
 /// A cluster of one node, which may leave; any other is unknown, alone or silent, by its id.
-struct FakeCluster;
+struct FakeCluster {
+    /// How far the clock has moved that is held, until it is accepted.
+    held_ms: Mutex<Option<i64>>,
+}
 
 impl ClusterCalls for FakeCluster {
     fn id(&self) -> u128 {
@@ -148,10 +151,16 @@ impl ClusterCalls for FakeCluster {
         Box::pin(async {
             ClusterStatus {
                 cluster: "c".repeat(32),
+                problems: Vec::new(),
+                copies_wanted: 3,
                 nodes: Vec::new(),
                 groups: Vec::new(),
             }
         })
+    }
+
+    fn accept_clock(&self) -> Option<i64> {
+        self.held_ms.lock().take()
     }
 
     fn drain(&self, node: String) -> BoxFuture<'_, Result<(), DrainError>> {
@@ -175,7 +184,9 @@ pub(super) fn app_with(tasks: FakeTasks) -> (Router, watch::Sender<Readiness>) {
     let observe = tasks.seen.clone();
     let state = ApiState {
         tasks: Arc::new(tasks),
-        cluster: Arc::new(FakeCluster),
+        cluster: Arc::new(FakeCluster {
+            held_ms: Mutex::new(Some(2_592_000_000)),
+        }),
         clock: Arc::new(FixedClock),
         entropy: Arc::new(CountingEntropy::default()),
         readiness: seen,

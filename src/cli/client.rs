@@ -60,7 +60,9 @@ pub(super) fn base(text: &str) -> String {
 /// What an answer says is wrong: the words of a problem document or an envelope; of anything else its first line.
 fn told(body: &[u8]) -> String {
     let json: serde_json::Value = serde_json::from_slice(body).unwrap_or_default();
-    let words = ["detail", "message"].iter().find_map(|field| json[*field].as_str());
+    let words = ["detail", "message", "reason"]
+        .iter()
+        .find_map(|field| json[*field].as_str());
     if let Some(words) = words {
         return words.to_owned();
     }

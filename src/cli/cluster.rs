@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use bytes::Bytes;
@@ -15,6 +16,10 @@ use hyper::Method;
 use super::{client, print};
 use crate::cluster::status::{ClusterStatus, GroupStatus};
 
+/// How often `drain --wait` looks.
+const WAIT_LOOK: Duration = Duration::from_secs(1);
+/// Looks in a row that may fail before `drain --wait` gives up.
+const FAILURES_MAX: u32 = 30;
 /// Digits of an id in tables: enough to tell nodes apart.
 const ID_DIGITS: usize = 8;
 
@@ -31,7 +36,7 @@ Examples:
   xcron cluster init --api http://10.0.0.1:8000
   xcron cluster status
   xcron cluster status --api http://10.0.0.1:8000 --groups
-  xcron cluster drain 9f3a0c1d5e7b2a48
+  xcron cluster drain 9f3a0c1d5e7b2a48 --wait
   xcron cluster moves";
 
 #[derive(Debug, Subcommand)]
@@ -59,6 +64,9 @@ enum Command {
         /// The node's id, or as many of its first digits as tell it apart
         #[arg(value_name = "NODE")]
         node: String,
+        /// Wait until it has left, and tell how far it is; ask a node that stays
+        #[arg(long)]
+        wait: bool,
     },
     /// What groups have yet to move: nodes move them by themselves, this only shows it
     #[command(alias = "rebalance")]
@@ -72,7 +80,7 @@ enum Command {
 }
 
 #[derive(Debug, clap::Args)]
-struct Api {
+pub(super) struct Api {
     /// API of any node of the cluster
     #[arg(
         long = "api",
@@ -104,13 +112,16 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
                     }
                 }
             }
-            Command::Drain { api, node } => {
+            Command::Drain { api, node, wait } => {
                 let status = read(&call(&api, Method::GET, "/v1/cluster").await?)?;
-                let id = find(&status, &node)?;
+                let id = find(&status, &node)?.to_owned();
                 call(&api, Method::POST, &format!("/v1/cluster/nodes/{id}:drain")).await?;
                 print(&format!(
                     "node {id} is leaving: its groups move to the others, then its process ends\n"
                 ))?;
+                if wait {
+                    until_left(&api, &id).await?;
+                }
             }
             Command::Moves { api, .. } => {
                 let status = read(&call(&api, Method::GET, "/v1/cluster").await?)?;
@@ -121,8 +132,40 @@ pub(super) fn run(args: Args) -> anyhow::Result<ExitCode> {
     })
 }
 
-async fn call(api: &Api, method: Method, path: &str) -> anyhow::Result<Bytes> {
+pub(super) async fn call(api: &Api, method: Method, path: &str) -> anyhow::Result<Bytes> {
     client::call(&format!("{}{path}", client::base(&api.url)), method).await
+}
+
+/// Waits until the node that was asked to leave is gone, and tells how far it is.
+async fn until_left(api: &Api, id: &str) -> anyhow::Result<()> {
+    let (mut failures, mut told) = (0, String::new());
+    loop {
+        tokio::time::sleep(WAIT_LOOK).await;
+        let status = match call(api, Method::GET, "/v1/cluster").await.and_then(|body| read(&body)) {
+            Ok(status) => status,
+            // The node that is asked may be the one that leaves, or be restarted.
+            Err(error) if failures >= FAILURES_MAX => {
+                return Err(error.context(format!("whether node {id} has left is not known")));
+            }
+            Err(_) => {
+                failures += 1;
+                continue;
+            }
+        };
+        failures = 0;
+        let Some(node) = status.nodes.iter().find(|node| node.id == id && node.alive) else {
+            return Ok(print(&format!("node {id} has left\n"))?);
+        };
+        let now = format!("it leads {} groups and holds {}", node.led, count(node.replicas));
+        if now != told {
+            print(&format!("node {id} is leaving: {now}\n"))?;
+            told = now;
+        }
+    }
+}
+
+fn count(known: Option<usize>) -> String {
+    known.map_or("unknown".to_owned(), |count| count.to_string())
 }
 
 /// What a node that founded a cluster told, for people.
@@ -190,11 +233,14 @@ pub(super) fn nodes_table(status: &ClusterStatus) -> String {
         "node", "api", "peer", "zone", "version", "leads", "copies", "lag", "clock ms", "health",
     ]);
     for node in &status.nodes {
-        let health = match (node.alive, node.draining) {
-            (false, _) => "dead",
-            (true, true) => "leaving",
-            (true, false) => "alive",
+        let health = match (node.alive, node.left, node.draining) {
+            (false, true, _) => "left",
+            (false, false, _) => "dead",
+            (true, _, true) => "leaving",
+            (true, _, false) => "alive",
         };
+        // What a node that is gone said last is no news.
+        let clock = node.alive.then(|| node.clock_offset_ms.to_string());
         table.add_row([
             node.id.clone(),
             node.api.clone(),
@@ -202,23 +248,37 @@ pub(super) fn nodes_table(status: &ClusterStatus) -> String {
             node.zone.clone(),
             node.version.clone(),
             node.led.to_string(),
-            node.replicas.to_string(),
+            count(node.replicas),
             lags.get(node.id.as_str()).map_or("-".to_owned(), u64::to_string),
-            node.clock_offset_ms.to_string(),
+            clock.unwrap_or("-".to_owned()),
             health.to_owned(),
         ]);
     }
     let led = status.groups.iter().filter(|group| group.leader.is_some()).count();
+    let problems = status
+        .problems
+        .iter()
+        .fold(String::new(), |told, problem| told + "! " + problem + "\n");
     format!(
-        "cluster {}: {} nodes, {led} of {} groups have a leader\n{table}\n",
+        "cluster {}: {} nodes, {led} of {} groups have a leader{}\n{problems}{table}\n",
         status.cluster,
         status.nodes.len(),
-        status.groups.len()
+        status.groups.len(),
+        if problems.is_empty() { ", nothing is wrong" } else { "" }
     )
 }
 
 fn groups_table(status: &ClusterStatus) -> String {
-    let mut table = table(&["group", "leader", "generation", "voters", "learners", "planned", "lag"]);
+    let mut table = table(&[
+        "group",
+        "leader",
+        "generation",
+        "voters",
+        "learners",
+        "planned",
+        "copies",
+        "lag",
+    ]);
     for group in &status.groups {
         table.add_row([
             group.group.to_string(),
@@ -230,6 +290,7 @@ fn groups_table(status: &ClusterStatus) -> String {
             shorts(&group.voters),
             shorts(&group.learners),
             shorts(&group.planned),
+            count(group.copies),
             group.lag.to_string(),
         ]);
     }
@@ -291,8 +352,10 @@ mod tests {
             version: "0.1.0".to_owned(),
             alive: true,
             draining: false,
+            left: false,
+            since_secs: 0,
             led,
-            replicas: 1,
+            replicas: Some(1),
             clock_offset_ms: 0,
         };
         let group = GroupStatus {
@@ -303,9 +366,12 @@ mod tests {
             learners: vec![],
             planned: vec!["aabbbbbbbbbbbbbb".to_owned(), "aaaaaaaaaaaaaaaa".to_owned()],
             lag: 7,
+            copies: Some(1),
         };
         ClusterStatus {
             cluster: "c".repeat(32),
+            problems: Vec::new(),
+            copies_wanted: 1,
             nodes: vec![node("aaaaaaaaaaaaaaaa", 1), node("aabbbbbbbbbbbbbb", 0)],
             groups: vec![group],
         }
@@ -315,6 +381,13 @@ mod tests {
     fn tables_show_nodes_and_what_has_yet_to_move() {
         let nodes = nodes_table(&status());
         assert!(nodes.contains("2 nodes, 1 of 1 groups have a leader"), "{nodes}");
+        let mut wrong = status();
+        wrong.problems.push("no leader for 1 of 1 groups".into());
+        wrong.nodes[0].alive = false;
+        wrong.nodes[1].replicas = None;
+        let shown = nodes_table(&wrong);
+        assert_eq!(shown.lines().nth(1), Some("! no leader for 1 of 1 groups"), "{shown}");
+        assert!(shown.contains("dead") && shown.contains("unknown"), "{shown}");
         let moves = moves_table(&status());
         assert!(moves.contains("1 of 1 groups have yet to move"), "{moves}");
         assert!(moves.contains("aabbbbbb"), "{moves}");

@@ -5,6 +5,7 @@
 mod bench;
 mod callback;
 mod client;
+mod clock;
 mod cluster;
 mod config;
 mod cron;
@@ -55,6 +56,8 @@ enum Command {
     Import(import::Args),
     /// Make a surviving data directory a cluster of its own, after the majority was lost for good
     Recover(recover::Args),
+    /// Say that a node's wall clock is right after a jump that nobody else can confirm
+    Clock(clock::Args),
     /// Try a cluster on this machine: nodes to kill and restart, and a target that prints every callback
     Dev(dev::Args),
     /// Show or check settings
@@ -94,6 +97,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> anyhow::Result<Exit
         Command::Export(args) => export::run(args),
         Command::Import(args) => import::run(&args),
         Command::Recover(args) => recover::run(args),
+        Command::Clock(args) => clock::run(args),
         Command::Dev(args) => dev::run(&args),
         Command::Config(args) => config::run(args),
     }

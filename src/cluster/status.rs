@@ -2,6 +2,8 @@
 //!
 //! The report goes between nodes (append-only), the picture is the JSON of `GET /v1/cluster`, which `xcron cluster` reads.
 
+mod problems;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -45,6 +47,8 @@ struct Led {
     voters: Vec<NodeId>,
     learners: Vec<NodeId>,
     lag: u64,
+    /// Members that could take over at once.
+    caught_up: Vec<NodeId>,
 }
 
 pub(super) fn encode<T: Serialize>(message: &T) -> bytes::Bytes {
@@ -62,8 +66,11 @@ impl Report {
         for group in groups.iter() {
             let Some(leadership) = group.leads() else { continue };
             let members = group.members();
-            let (mut voters, mut learners, mut lag) = (Vec::new(), Vec::new(), 0);
+            let (mut voters, mut learners, mut lag, mut caught_up) = (Vec::new(), Vec::new(), 0, Vec::new());
             for (node, member) in members.members {
+                if member.is_caught_up() {
+                    caught_up.push(node);
+                }
                 lag = lag.max(member.lag.unwrap_or(0));
                 if member.is_voter {
                     voters.push(node);
@@ -77,6 +84,7 @@ impl Report {
                 voters,
                 learners,
                 lag,
+                caught_up,
             });
         }
         report
@@ -88,6 +96,11 @@ impl Report {
 pub struct ClusterStatus {
     /// The cluster's id, in hexadecimal digits.
     pub cluster: String,
+    /// What is wrong, in words, the worst first; empty where nothing is.
+    #[serde(default)]
+    pub problems: Vec<String>,
+    /// Copies that every group is to have.
+    pub copies_wanted: usize,
     /// Every node that gossip shows.
     pub nodes: Vec<NodeStatus>,
     /// Every group.
@@ -111,10 +124,17 @@ pub struct NodeStatus {
     pub alive: bool,
     /// Whether it is on its way out.
     pub draining: bool,
+    /// Whether it has said good-bye: it is not alive, and nothing is wrong with that.
+    #[serde(default)]
+    pub left: bool,
+    /// For how long it has been as it is, alive or not, as far as the node that was asked has seen it.
+    #[serde(default)]
+    pub since_secs: u64,
     /// Groups that it leads.
     pub led: usize,
-    /// Groups of which it holds a copy, as their leaders say: a copy that was taken from a node may not have heard of it.
-    pub replicas: usize,
+    /// Groups of which it holds a copy, as their leaders say: a copy that was taken from a node may not have heard of it. `null`
+    /// while some group has no leader that could say.
+    pub replicas: Option<usize>,
     /// How far its wall clock is from its peers' median, in milliseconds, as it says itself.
     pub clock_offset_ms: i64,
 }
@@ -136,6 +156,8 @@ pub struct GroupStatus {
     pub planned: Vec<String>,
     /// Log entries that its slowest copy lacks.
     pub lag: u64,
+    /// Copies that are caught up, on live nodes, as its leader says; `null` without one.
+    pub copies: Option<usize>,
 }
 
 impl GroupStatus {
@@ -170,7 +192,10 @@ pub(super) fn picture(
     view: &ClusterView,
     plan: &Plan,
     reports: &BTreeMap<NodeId, Report>,
+    copies_wanted: usize,
+    now_ms: u64,
 ) -> ClusterStatus {
+    let is_alive = |node: &&NodeId| view.members.get(*node).is_some_and(|member| member.is_alive);
     let groups: Vec<GroupStatus> = count
         .iter()
         .map(|group| {
@@ -189,9 +214,11 @@ pub(super) fn picture(
                 learners: led.map_or(Vec::new(), |(_, led)| texts(&led.learners)),
                 planned: texts(&plan.places(group, &voters)),
                 lag: led.map_or(0, |(_, led)| led.lag),
+                copies: led.map(|(_, led)| led.caught_up.iter().filter(is_alive).count()),
             }
         })
         .collect();
+    let is_known = groups.iter().all(|group| group.leader.is_some());
     let nodes = view.members.values().map(|member| {
         let report = reports.get(&member.facts.node);
         let id = node_text(member.facts.node);
@@ -202,15 +229,21 @@ pub(super) fn picture(
             version: member.facts.version.clone(),
             alive: member.is_alive,
             draining: member.facts.draining,
+            left: member.has_left,
+            since_secs: now_ms.saturating_sub(member.since_ms) / 1_000,
             led: report.map_or(0, |report| report.led.len()),
-            replicas: groups.iter().filter(|group| group.holds(&id)).count(),
+            replicas: is_known.then(|| groups.iter().filter(|group| group.holds(&id)).count()),
             clock_offset_ms: member.facts.clock_offset_ms,
             id,
         }
     });
-    ClusterStatus {
+    let mut status = ClusterStatus {
         cluster: format!("{cluster:032x}"),
+        problems: Vec::new(),
+        copies_wanted,
         nodes: nodes.collect(),
         groups,
-    }
+    };
+    status.problems = problems::of(&status);
+    status
 }

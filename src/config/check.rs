@@ -124,6 +124,7 @@ impl Invalid {
 
 const TIMEOUT_MS_MAX: u64 = 10 * 60 * 1_000;
 const REPLACE_AFTER_SECS_MAX: u64 = 30 * 24 * 60 * 60;
+const CLOCK_HOLD_SECS_MAX: u64 = 24 * 60 * 60;
 const RETENTION_SECS_MAX: u64 = 10 * 366 * 24 * 60 * 60;
 const DAY_MS: u64 = 24 * 60 * 60 * 1_000;
 
@@ -151,6 +152,7 @@ impl Config {
         )?;
         range("keep_alive_ms", self.keep_alive_ms, 1, Fixed(DAY_MS))?;
         range("stop_timeout_ms", self.stop_timeout_ms, 100, Fixed(TIMEOUT_MS_MAX))?;
+        range("clock_hold_secs", self.clock_hold_secs, 1, Fixed(CLOCK_HOLD_SECS_MAX))?;
         range("retention_secs", self.retention_secs, 1, Fixed(RETENTION_SECS_MAX))?;
         range("fire.in_flight_max", fire.in_flight_max, 1, Fixed(100_000))?;
         let in_flight = Setting("fire.in_flight_max", fire.in_flight_max.into());

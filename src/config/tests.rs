@@ -107,6 +107,7 @@ fn a_wrong_value_names_its_key() {
         ("data = \"\"", "data"),
         ("header_timeout_ms = 10001", "header_timeout_ms"),
         ("retention_secs = 0", "retention_secs"),
+        ("clock_hold_secs = 86401", "clock_hold_secs"),
         ("replace_after_secs = 9", "replace_after_secs"),
         ("[fire]\nin_flight_max = 255", "fire.in_flight_per_target_max"),
         ("[fire]\nconnect_timeout_ms = 10001", "fire.connect_timeout_ms"),

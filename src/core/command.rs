@@ -15,7 +15,9 @@ const COMMAND_V1: u8 = 1;
 
 /// The newest operations that this release reads, as a number that grows with every addition. A replica that meets one it
 /// cannot read stops; so what is new is proposed only where all nodes say that they read it.
-pub const COMMANDS: u16 = UPDATES_AND_CLAIMS;
+pub const COMMANDS: u16 = RESCHEDULES;
+/// From here on a release reads moves of next dues.
+pub const RESCHEDULES: u16 = 3;
 /// From here on a release reads updates, and tasks that are delivered at most once.
 pub const UPDATES_AND_CLAIMS: u16 = 2;
 /// What the first release reads.
@@ -77,6 +79,23 @@ pub enum Op<'a> {
     },
     /// Takes the only attempt of a fire for one leadership.
     Claim(ClaimFire),
+    /// Moves the next due of a task to where its schedule says.
+    Reschedule(Reschedule),
+}
+
+/// A next due that is not what the task's schedule says, as its leader has found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Reschedule {
+    /// Key of the task.
+    pub key: TaskKey,
+    /// Generation of the leader that has found it.
+    pub generation: u64,
+    /// Revision of the task.
+    pub revision: u32,
+    /// The next due that was found.
+    pub expected_ms: u64,
+    /// What it is to be.
+    pub next_due_ms: u64,
 }
 
 /// Dues in a row that a later one is fired instead of, oldest first: those that passed while no node could fire, then those that
@@ -208,7 +227,9 @@ pub fn check_op(bytes: &[u8]) -> Result<(), RecordError> {
     }
     match decode_op(bytes)? {
         Op::Create { spec, .. } | Op::Update { spec, .. } => record::decode_spec(spec).map(drop),
-        Op::Lead { .. } | Op::Delete { .. } | Op::Settle(_) | Op::Expire { .. } | Op::Claim(_) => Ok(()),
+        Op::Lead { .. } | Op::Delete { .. } | Op::Settle(_) | Op::Expire { .. } | Op::Claim(_) | Op::Reschedule(_) => {
+            Ok(())
+        }
     }
 }
 
@@ -229,6 +250,7 @@ pub fn decode_op(bytes: &[u8]) -> Result<Op<'_>, RecordError> {
 /// The lowest number of commands at which a release reads this operation, and what it stores.
 pub fn needs(op: &Op<'_>) -> u16 {
     match op {
+        Op::Reschedule(_) => RESCHEDULES,
         Op::Update { .. } | Op::Claim(_) => UPDATES_AND_CLAIMS,
         Op::Create { spec, .. } if record::is_new_spec(spec) => UPDATES_AND_CLAIMS,
         Op::Create { .. } | Op::Lead { .. } | Op::Delete { .. } | Op::Settle(_) | Op::Expire { .. } => COMMANDS_FIRST,
@@ -314,6 +336,13 @@ mod tests {
                 at_ms: 19,
                 next_due_ms: Some(20),
             }),
+            Op::Reschedule(Reschedule {
+                key,
+                generation: 21,
+                revision: 22,
+                expected_ms: 23,
+                next_due_ms: 24,
+            }),
         ]
     }
 
@@ -326,8 +355,8 @@ mod tests {
         assert_eq!(
             hex,
             format!(
-                "01070007 01{key}047370656301{b0} 02{key}0203 03{key}04010505000000 010106 00f703 01 070108 09 04{key}0a \
-                 05{key}036e65770b{b1}0c0d 06{key}0e0f1011 121516 1713 0114"
+                "01080007 01{key}047370656301{b0} 02{key}0203 03{key}04010505000000 010106 00f703 01 070108 09 04{key}0a \
+                 05{key}036e65770b{b1}0c0d 06{key}0e0f1011 121516 1713 0114 07{key}15161718"
             )
             .replace(' ', "")
         );

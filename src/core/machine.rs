@@ -11,7 +11,7 @@ use std::collections::btree_map::Entry;
 use serde::{Deserialize, Serialize};
 use xxhash_rust::xxh3::Xxh3;
 
-use crate::core::command::{AttemptResult, ClaimFire, Op, Reply, Settle};
+use crate::core::command::{AttemptResult, ClaimFire, Op, Reply, Reschedule, Settle};
 use crate::core::reason::Reason;
 use crate::core::record;
 use crate::core::target::Target;
@@ -115,6 +115,8 @@ pub struct Tally {
     pub skipped_unknown: u64,
     /// Dues that became cancelled.
     pub cancelled: u64,
+    /// Next dues that were moved to where their schedules say.
+    pub rescheduled: u64,
 }
 
 /// What a batch changes, in key order: written in one atomic batch, then shown to the firing.
@@ -183,6 +185,7 @@ impl<'v, V: View> Batch<'v, V> {
             Op::Expire { key, at_ms } => self.expire(*key, *at_ms),
             Op::Update { key, spec, .. } => self.update(op, *key, spec),
             Op::Claim(claim) => self.claim(claim),
+            Op::Reschedule(moved) => self.reschedule(moved),
         }
     }
 
@@ -351,6 +354,26 @@ impl<'v, V: View> Batch<'v, V> {
             at_ms: claim.at_ms,
             attempts: fire.attempts,
         });
+        Ok(Reply::Done)
+    }
+
+    fn reschedule(&mut self, moved: &Reschedule) -> Result<Reply, V::Error> {
+        if moved.generation != self.group.generation {
+            return Ok(Reply::Stale);
+        }
+        let touched = touch(self.view, &mut self.touched, moved.key)?;
+        let Some(state) = touched.after.as_mut() else {
+            return Ok(Reply::NotFound);
+        };
+        let is_as_found = state.life == Life::Pending
+            && state.revision == moved.revision
+            && state.claim.is_none()
+            && state.next_due_ms == Some(moved.expected_ms);
+        if !is_as_found {
+            return Ok(Reply::Repeat);
+        }
+        state.next_due_ms = Some(moved.next_due_ms);
+        self.tally.rescheduled += 1;
         Ok(Reply::Done)
     }
 

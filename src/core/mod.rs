@@ -2,6 +2,7 @@
 //!
 //! Nothing in here awaits, reads a clock, draws a random number, or touches a disk or a socket; `tests/tidy.rs` holds that.
 pub mod command;
+pub mod drift;
 pub mod due;
 pub mod instant;
 pub mod machine;

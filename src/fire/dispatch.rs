@@ -148,7 +148,7 @@ impl Dispatcher {
         let Some(group) = self.0.parts.groups.get(fire.group) else {
             // The group has left this node since the fire was queued, and its window is closed. Should it come back, the task
             // must not count as busy here.
-            let now_ms = self.0.parts.clock.wall_ms();
+            let now_ms = self.0.parts.steady.best_ms();
             let window = self.0.parts.windows.of(fire.group);
             window.released(fire.key, fire.generation, Next::Nothing, now_ms);
             self.0.queues.lock().finish(target);
@@ -163,7 +163,7 @@ impl Dispatcher {
             Ok(Made { settle, then }) if self.report(&group, fire, settle.as_ref()).await => then,
             Ok(_) | Err(SecondLook) => Then::SecondLook,
         };
-        let now_ms = self.0.parts.clock.wall_ms();
+        let now_ms = self.0.parts.steady.best_ms();
         let wake = Wake::Retry;
         let next = match then {
             Then::Nothing => Next::Nothing,

@@ -7,5 +7,6 @@ pub mod dispatch;
 pub mod firing;
 pub mod group;
 pub mod queues;
+pub mod scrub;
 pub mod window;
 pub mod windows;

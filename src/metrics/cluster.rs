@@ -14,6 +14,27 @@ struct ReasonLabels {
     reason: &'static str,
 }
 
+/// Labels of accepted jumps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AcceptedLabels {
+    by: &'static str,
+}
+
+/// How the groups stand, as one node sees it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct GroupFigures {
+    /// Groups of the cluster.
+    pub groups: usize,
+    /// Groups that this node leads.
+    pub led: usize,
+    /// Groups of which no leader is known that could act.
+    pub without_leader: usize,
+    /// Groups led here with fewer live, caught-up copies than wanted.
+    pub under_replicated: usize,
+    /// Entries that the slowest copy of a group led here lacks.
+    pub lag_entries: u64,
+}
+
 #[derive(Debug)]
 pub(super) struct Cluster {
     connections: Gauge,
@@ -22,16 +43,32 @@ pub(super) struct Cluster {
     snapshots: Counter,
     snapshot_bytes: Counter,
     alive: Gauge,
+    groups: Gauge,
     led: Gauge,
+    unled: Gauge,
+    under: Gauge,
+    lag: Gauge,
+    elections: Counter,
+    leaderships: Counter,
     clock_offset_ms: Gauge,
     unsafe_changes: Counter,
+    clock_held: Gauge,
+    clock_accepted: Family<AcceptedLabels, Counter>,
+    dues_corrected: Counter,
 }
 
 impl Cluster {
     pub(super) fn new(r: &mut Registry) -> Self {
         let refusals = "Peer connections and messages refused or dropped, by reason";
         let datagrams = "Gossip datagrams dropped before they were read, by reason";
+        let held = "1 while a large jump of the wall clock is held that nobody has confirmed";
+        let corrected = "Next dues that were not what their schedules say, and were moved there";
+        let accepted = "Large jumps of the wall clock that were accepted, by who confirmed them";
         let offset = "This node's wall clock against the median of its peers, in milliseconds";
+        let unled = "Groups of which this node knows no leader that could act: their tasks do not fire";
+        let under = "Groups led here of which fewer live and caught-up copies exist than wanted";
+        let lag = "Log entries that the slowest copy of a group led here lacks";
+        let elections = "Terms that have begun in the groups of which this node has a copy";
         Self {
             connections: register(
                 r,
@@ -59,7 +96,18 @@ impl Cluster {
                 "Nodes that gossip hears of, this one included",
                 Gauge::default(),
             ),
+            groups: register(r, "groups", "Groups of the cluster", Gauge::default()),
             led: register(r, "groups_led", "Groups that this node leads", Gauge::default()),
+            unled: register(r, "groups_without_leader", unled, Gauge::default()),
+            under: register(r, "groups_under_replicated", under, Gauge::default()),
+            lag: register(r, "replication_lag_entries", lag, Gauge::default()),
+            elections: register(r, "elections", elections, Counter::default()),
+            leaderships: register(
+                r,
+                "leaderships",
+                "Leaderships that this node has begun",
+                Counter::default(),
+            ),
             clock_offset_ms: register(r, "clock_offset_ms", offset, Gauge::default()),
             unsafe_changes: register(
                 r,
@@ -67,7 +115,14 @@ impl Cluster {
                 "Changes of voters that would have lowered a group's safety, and were refused",
                 Counter::default(),
             ),
+            clock_held: register(r, "clock_held", held, Gauge::default()),
+            clock_accepted: register(r, "clock_jumps_accepted", accepted, Family::default()),
+            dues_corrected: register(r, "dues_corrected", corrected, Counter::default()),
         }
+    }
+
+    pub(super) fn count_corrected(&self, dues: u64) {
+        self.dues_corrected.inc_by(dues);
     }
 }
 
@@ -102,9 +157,40 @@ impl Metrics {
         self.cluster.alive.set(gauge(nodes));
     }
 
-    /// Groups that this node leads.
-    pub fn set_groups_led(&self, groups: usize) {
-        self.cluster.led.set(gauge(groups));
+    /// How the groups stand.
+    pub fn set_groups(&self, figures: GroupFigures) {
+        let GroupFigures {
+            groups,
+            led,
+            without_leader,
+            under_replicated,
+            lag_entries,
+        } = figures;
+        self.cluster.groups.set(gauge(groups));
+        self.cluster.led.set(gauge(led));
+        self.cluster.unled.set(gauge(without_leader));
+        self.cluster.under.set(gauge(under_replicated));
+        self.cluster.lag.set(i64::try_from(lag_entries).unwrap_or(i64::MAX));
+    }
+
+    /// So many terms of a group have begun since the last call.
+    pub fn add_elections(&self, terms: u64) {
+        self.cluster.elections.inc_by(terms);
+    }
+
+    /// This node has begun to lead a group.
+    pub fn inc_leaderships(&self) {
+        self.cluster.leaderships.inc();
+    }
+
+    /// Whether a large jump of the wall clock is held.
+    pub fn set_clock_held(&self, is_held: bool) {
+        self.cluster.clock_held.set(is_held.into());
+    }
+
+    /// A large jump of the wall clock was accepted.
+    pub fn inc_clock_accepted(&self, by: &'static str) {
+        self.cluster.clock_accepted.get_or_create(&AcceptedLabels { by }).inc();
     }
 
     /// A change of voters was refused that would have lowered safety.

@@ -16,6 +16,11 @@ const LATENESS_SECONDS: [f64; 15] = [
     0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 30.0, 60.0,
 ];
 
+/// From a target on the same machine to a timeout that was set long.
+const CALLBACK_SECONDS: [f64; 14] = [
+    0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0, 60.0,
+];
+
 /// What came back from one attempt; label `class` of `xcron_attempt_answers_total`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum AnswerClass {
@@ -99,6 +104,7 @@ pub(super) struct Fires {
     answers: Family<AnswerLabels, Counter>,
     failures: Family<ReasonLabels, Counter>,
     not_tried: Family<LackLabels, Counter>,
+    callback: Histogram,
     overdue: Gauge,
     behind: Gauge,
     in_flight: Gauge,
@@ -108,6 +114,7 @@ pub(super) struct Fires {
 impl Fires {
     pub(super) fn new(r: &mut Registry) -> Self {
         let late = "Time from the due instant to the start of a fire's first attempt";
+        let callback = "Time from the start of a callback request to its answer, or to the end of waiting for one";
         let answers = Family::<AnswerLabels, Counter>::default();
         for class in AnswerClass::ALL {
             drop(answers.get_or_create(&AnswerLabels { class: class.label() }));
@@ -138,16 +145,17 @@ impl Fires {
                 "Callback requests put off since this node had no means to make them, by what it lacks",
                 Family::default(),
             ),
+            callback: histogram(r, "callback_duration_seconds", callback, &CALLBACK_SECONDS),
             overdue: register(
                 r,
                 "fires_overdue",
-                "Fires in memory whose time has come and that wait to start",
+                "Fires whose time has come and that wait to start, as far as they are in memory; all in groups without a leader",
                 Gauge::default(),
             ),
             behind: register(
                 r,
                 "fires_behind_ms",
-                "Age of the oldest due without an outcome in the groups led here, in milliseconds",
+                "Age of the oldest due without an outcome in the groups led here or by nobody, in milliseconds",
                 Gauge::default(),
             ),
             in_flight: register(r, "fires_in_flight", "Callback requests in progress", Gauge::default()),
@@ -170,6 +178,11 @@ impl Metrics {
                 .lateness
                 .observe(Duration::from_millis(lateness_ms).as_secs_f64());
         }
+    }
+
+    /// An attempt took so long.
+    pub fn observe_callback(&self, duration: Duration) {
+        self.fires.callback.observe(duration.as_secs_f64());
     }
 
     /// An attempt ended.

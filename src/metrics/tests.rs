@@ -4,6 +4,18 @@ use super::*;
 
 /// What dashboards and alerts rest on. The series of a counter have `_total` after the name.
 const DESCRIBED: &str = "\
+HELP process_start_time_seconds Start of the process since the Unix epoch.
+TYPE process_start_time_seconds gauge
+HELP process_virtual_memory_bytes Virtual memory.
+TYPE process_virtual_memory_bytes gauge
+HELP process_resident_memory_bytes Resident memory.
+TYPE process_resident_memory_bytes gauge
+HELP process_open_fds Open files.
+TYPE process_open_fds gauge
+HELP process_max_fds Most open files.
+TYPE process_max_fds gauge
+HELP process_cpu_seconds Processor time used.
+TYPE process_cpu_seconds counter
 HELP xcron_build The running program.
 TYPE xcron_build info
 HELP xcron_ready 1 while the node serves requests, else 0.
@@ -14,9 +26,11 @@ HELP xcron_attempts Callback requests started, retries included.
 TYPE xcron_attempts counter
 HELP xcron_attempt_answers Callback requests ended, by what came back.
 TYPE xcron_attempt_answers counter
-HELP xcron_fires_overdue Fires in memory whose time has come and that wait to start.
+HELP xcron_callback_duration_seconds Time from the start of a callback request to its answer, or to the end of waiting for one.
+TYPE xcron_callback_duration_seconds histogram
+HELP xcron_fires_overdue Fires whose time has come and that wait to start, as far as they are in memory; all in groups without a leader.
 TYPE xcron_fires_overdue gauge
-HELP xcron_fires_behind_ms Age of the oldest due without an outcome in the groups led here, in milliseconds.
+HELP xcron_fires_behind_ms Age of the oldest due without an outcome in the groups led here or by nobody, in milliseconds.
 TYPE xcron_fires_behind_ms gauge
 HELP xcron_fires_in_flight Callback requests in progress.
 TYPE xcron_fires_in_flight gauge
@@ -60,12 +74,30 @@ HELP xcron_snapshot_sent_bytes Bytes of snapshots sent to other nodes.
 TYPE xcron_snapshot_sent_bytes counter
 HELP xcron_nodes_alive Nodes that gossip hears of, this one included.
 TYPE xcron_nodes_alive gauge
+HELP xcron_groups Groups of the cluster.
+TYPE xcron_groups gauge
 HELP xcron_groups_led Groups that this node leads.
 TYPE xcron_groups_led gauge
+HELP xcron_groups_without_leader Groups of which this node knows no leader that could act: their tasks do not fire.
+TYPE xcron_groups_without_leader gauge
+HELP xcron_groups_under_replicated Groups led here of which fewer live and caught-up copies exist than wanted.
+TYPE xcron_groups_under_replicated gauge
+HELP xcron_replication_lag_entries Log entries that the slowest copy of a group led here lacks.
+TYPE xcron_replication_lag_entries gauge
+HELP xcron_elections Terms that have begun in the groups of which this node has a copy.
+TYPE xcron_elections counter
+HELP xcron_leaderships Leaderships that this node has begun.
+TYPE xcron_leaderships counter
 HELP xcron_clock_offset_ms This node's wall clock against the median of its peers, in milliseconds.
 TYPE xcron_clock_offset_ms gauge
 HELP xcron_unsafe_changes_refused Changes of voters that would have lowered a group's safety, and were refused.
 TYPE xcron_unsafe_changes_refused counter
+HELP xcron_clock_held 1 while a large jump of the wall clock is held that nobody has confirmed.
+TYPE xcron_clock_held gauge
+HELP xcron_clock_jumps_accepted Large jumps of the wall clock that were accepted, by who confirmed them.
+TYPE xcron_clock_jumps_accepted counter
+HELP xcron_dues_corrected Next dues that were not what their schedules say, and were moved there.
+TYPE xcron_dues_corrected counter
 HELP xcron_low_water_healed Copies whose low-water mark hid dues and was lowered when their leadership began; each is a bug.
 TYPE xcron_low_water_healed counter
 HELP xcron_disk_free_bytes Bytes free on the disk of the data directory.
@@ -89,6 +121,7 @@ fn names_types_and_help_are_stable() {
     metrics.observe_api_answer("createTask", 0, Duration::ZERO);
     metrics.inc_peer_refusal("secret");
     metrics.inc_gossip_dropped("magic");
+    metrics.inc_clock_accepted("time");
     let text = metrics.encode();
     let described: Vec<&str> = text
         .lines()
@@ -133,6 +166,7 @@ fn a_tally_moves_creates_deletes_and_outcomes() {
         cancelled: 6,
         skipped_unknown: 7,
         updated: 8,
+        rescheduled: 9,
     });
     metrics.count(&Tally {
         delivered: 10,
@@ -141,6 +175,7 @@ fn a_tally_moves_creates_deletes_and_outcomes() {
     assert_eq!(value_of(&metrics, "xcron_creates_total"), "1");
     assert_eq!(value_of(&metrics, "xcron_deletes_total"), "2");
     assert_eq!(value_of(&metrics, "xcron_updates_total"), "8");
+    assert_eq!(value_of(&metrics, "xcron_dues_corrected_total"), "9");
     for (verdict, count) in [
         ("delivered", "13"),
         ("failed", "4"),
@@ -222,6 +257,34 @@ fn the_api_is_counted_by_call_and_code() {
         "1"
     );
     assert_eq!(value_of(&metrics, "xcron_api_connections"), "1");
+}
+
+#[test]
+fn groups_and_elections_are_told() {
+    let metrics = Metrics::default();
+    metrics.set_groups(GroupFigures {
+        groups: 32,
+        led: 11,
+        without_leader: 20,
+        under_replicated: 7,
+        lag_entries: 900,
+    });
+    metrics.add_elections(3);
+    metrics.inc_leaderships();
+    metrics.observe_callback(Duration::from_millis(300));
+    for (series, value) in [
+        ("xcron_groups", "32"),
+        ("xcron_groups_led", "11"),
+        ("xcron_groups_without_leader", "20"),
+        ("xcron_groups_under_replicated", "7"),
+        ("xcron_replication_lag_entries", "900"),
+        ("xcron_elections_total", "3"),
+        ("xcron_leaderships_total", "1"),
+        ("xcron_callback_duration_seconds_bucket{le=\"0.5\"}", "1"),
+        ("xcron_callback_duration_seconds_bucket{le=\"0.2\"}", "0"),
+    ] {
+        assert_eq!(value_of(&metrics, series), value, "{series}");
+    }
 }
 
 #[test]

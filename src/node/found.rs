@@ -137,5 +137,16 @@ pub(super) async fn resolve(network: &Arc<dyn Network>, join: &[String]) -> (BTr
     (addresses, unknown)
 }
 
+/// Says it when somebody set another number of groups than the cluster has.
+pub(super) fn warn_of_groups(config: &crate::config::Config, groups: crate::id::GroupCount) {
+    if config.chose_groups && config.groups != groups {
+        tracing::warn!(
+            groups = groups.get(),
+            setting = config.groups.get(),
+            "the setting groups is without effect: this cluster was founded with another number, which stays"
+        );
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -20,6 +20,17 @@ use crate::fire::deliver::{Attempt, Deliver, Delivered, Delivery, MaySend};
 use crate::id::{GroupCount, TaskId};
 use crate::router::{NewTask, QueryError, Tasks};
 
+impl Node {
+    /// Completes once every group has a leader.
+    async fn all_led(&self) {
+        for group in self.groups.count().iter() {
+            while !self.router.is_led(group) {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+    }
+}
+
 /// Records every attempt with the time it started; answers by the URL's path.
 #[derive(Debug)]
 struct Targets {

@@ -21,9 +21,11 @@ use crate::node::enter::{self, Doorway, EnterError, Entered, Entrance};
 use crate::node::front::Waiting;
 use crate::node::memory::Memory;
 use crate::node::observers::GossipMetrics;
+use crate::node::trusted_time::{TRUSTED_TIME_FILE, TrustedTimeFile};
 use crate::raft;
 use crate::secret::ClusterSecret;
 use crate::space::{Disk, DiskOf};
+use crate::steady::TrustedTime;
 use crate::store::fjall_kv::FjallKv;
 use crate::store::{Kv, Spools};
 use crate::wal;
@@ -79,6 +81,8 @@ pub struct World<P> {
     pub view: watch::Receiver<Arc<ClusterView>>,
     /// The way to the other nodes; none for a node alone.
     pub peers: Option<PeerWorld<P>>,
+    /// Where the highest trusted wall time is kept.
+    pub trusted_time: Arc<dyn TrustedTime>,
     /// What keeps the identity: the data directory, locked while the node runs.
     pub home: Arc<dyn Home>,
 }
@@ -131,14 +135,7 @@ impl World<TcpListener> {
             entropy,
             metrics,
         } = basics.clone();
-        let options = DeliverOptions {
-            timeout_ms: config.fire.timeout_ms,
-            connect_timeout_ms: config.fire.connect_timeout_ms,
-            idle_per_target: (config.fire.in_flight_per_target_max as usize).min(IDLE_PER_TARGET_MAX),
-            idle_total: config.files.idle as usize,
-            extra_roots_pem: None,
-        };
-        let deliver = HttpDeliver::new(&options, clock.clone(), entropy.clone())?;
+        let deliver = HttpDeliver::new(&deliver_options(config), clock.clone(), entropy.clone())?;
         let data = Arc::new(DataDirectory::open(&config.data)?);
         if config.rejoin {
             if !data.may_be_set_aside() {
@@ -175,6 +172,7 @@ impl World<TcpListener> {
             config.files.tables,
         )?);
         let spools = Arc::new(data.open_spools()?);
+        let trusted_time = Arc::new(TrustedTimeFile::new(config.data.join(TRUSTED_TIME_FILE)));
         Ok(Self {
             clock,
             entropy,
@@ -188,8 +186,19 @@ impl World<TcpListener> {
             disk: Arc::new(DiskOf(config.data.clone())),
             view,
             peers,
+            trusted_time,
             home: data,
         })
+    }
+}
+
+fn deliver_options(config: &Config) -> DeliverOptions {
+    DeliverOptions {
+        timeout_ms: config.fire.timeout_ms,
+        connect_timeout_ms: config.fire.connect_timeout_ms,
+        idle_per_target: (config.fire.in_flight_per_target_max as usize).min(IDLE_PER_TARGET_MAX),
+        idle_total: config.files.idle as usize,
+        extra_roots_pem: None,
     }
 }
 

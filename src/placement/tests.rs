@@ -65,7 +65,7 @@ fn placement(cluster: &Cluster, view: ClusterView) -> JoinSet<()> {
         node: view.me,
         groups: cluster.groups[&view.me].clone(),
         view: watch::channel(Arc::new(view)).1,
-        steady: Steady::new(clock.clone(), false),
+        steady: Steady::new(clock.clone(), false, Duration::ZERO, None, |_| ()),
         clock,
         replace_after_ms: 300_000,
         callback: Duration::from_secs(2),

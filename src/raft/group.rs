@@ -24,6 +24,7 @@ use crate::raft::install::Wanted;
 use crate::raft::machine::GroupMachine;
 use crate::raft::members::{MemberState, Members, Standing};
 use crate::raft::proposer::Proposer;
+use crate::raft::suspension::Suspension;
 use crate::raft::types::TypeConfig;
 use crate::raft::words;
 use crate::store::{GroupStore, StoreError};
@@ -73,6 +74,8 @@ pub(super) struct Built {
     pub leadership: watch::Receiver<Option<Leadership>>,
     /// How long a leader binds those who have confirmed it.
     pub lease: Duration,
+    /// Whether the machine has slept since.
+    pub suspension: Arc<Suspension>,
     /// The end of the log that an earlier copy on this node had when it was let go.
     pub had: Option<LogIdOf<TypeConfig>>,
     /// The group stops because it was told to, not by a fault.
@@ -152,7 +155,12 @@ impl Group {
             return false;
         }
         // A leader that is a majority by itself needs nobody's confirmation.
-        self.is_alone() || is_within(self.quorum_acked(), self.0.built.lease * 9 / 10)
+        if self.is_alone() {
+            return true;
+        }
+        let acked = self.quorum_acked();
+        is_within(acked, self.0.built.lease * 9 / 10)
+            && acked.is_some_and(|acked| self.0.built.suspension.is_since(acked))
     }
 
     /// The term in which this node leads while no majority has confirmed it for a lease, and when that was sent which

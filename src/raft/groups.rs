@@ -13,6 +13,7 @@ use parking_lot::RwLock;
 use tokio::sync::{Mutex, mpsc, watch};
 
 use crate::blocking::Blocking;
+use crate::clock::Clock;
 use crate::failure::Failure;
 use crate::id::{GroupCount, GroupId, NodeId, TaskKey};
 use crate::metrics::Metrics;
@@ -25,6 +26,7 @@ use crate::raft::log::GroupLog;
 use crate::raft::machine::{AppliedHook, GroupMachine};
 use crate::raft::network::{GroupNetwork, Peers};
 use crate::raft::proposer::Proposer;
+use crate::raft::suspension::Suspension;
 use crate::store::{GroupStore, Inbox, Kv, Spools, StoreError, install};
 use crate::wal::Wal;
 
@@ -109,6 +111,8 @@ pub struct Parts {
     pub failure: Failure,
     /// Where batches are counted.
     pub metrics: Arc<Metrics>,
+    /// A clock that goes on while the machine sleeps.
+    pub clock: Arc<dyn Clock>,
 }
 
 pub(super) struct Inner {
@@ -121,6 +125,7 @@ pub(super) struct Inner {
     inbox: Arc<Inbox>,
     /// Snapshots that other nodes asked this one to install.
     pub(super) installs: Installs,
+    suspension: Arc<Suspension>,
 }
 
 /// The groups that this node hosts, by number.
@@ -141,6 +146,7 @@ impl Groups {
             hosted,
             inbox: Arc::new(Inbox::new(parts.spools.clone(), count)),
             installs: Installs::default(),
+            suspension: Arc::new(Suspension::new(parts.clock.clone())),
             parts,
         }));
         for id in count.iter() {
@@ -244,6 +250,7 @@ impl Groups {
             proposer.clone(),
             claims,
             parts.failure.clone(),
+            parts.metrics.clone(),
             is_ending.clone(),
         ));
         let lease = Duration::from_millis(ELECTION_MS.1);
@@ -254,6 +261,7 @@ impl Groups {
             proposer,
             leadership,
             lease,
+            suspension: self.0.suspension.clone(),
             had,
             is_ending,
             metrics: parts.metrics.clone(),

@@ -11,6 +11,7 @@ use tokio::sync::watch;
 
 use crate::core::command::{Op, Reply};
 use crate::failure::Failure;
+use crate::metrics::Metrics;
 use crate::raft::group::{Leadership, RaftGroup};
 use crate::raft::proposer::{ProposeError, Proposer};
 
@@ -23,17 +24,22 @@ pub(super) async fn follow_leadership(
     proposer: Proposer,
     claims: watch::Sender<Option<Leadership>>,
     failure: Failure,
+    counted: Arc<Metrics>,
     is_ending: Arc<AtomicBool>,
 ) {
     let node = *raft.node_id();
     let mut metrics = raft.server_metrics();
     let mut claimed_term = None;
+    let mut last_term = None;
     loop {
         let (leads, term, is_alone) = {
             let now = metrics.borrow_watched();
             let is_alone = now.membership_config.nodes().count() == 1;
             (now.state.is_leader(), now.vote.leader_id.term, is_alone)
         };
+        // The first is what the process before this one has seen.
+        counted.add_elections(last_term.map_or(0, |last| term.saturating_sub(last)));
+        last_term = Some(term);
         // Nobody waits for the heartbeats of a leader without followers: its timer would be most of an idle node's work.
         raft.runtime_config().tick(!(leads && is_alone));
         if !leads {
@@ -44,6 +50,7 @@ pub(super) async fn follow_leadership(
             match proposer.propose_waiting(&Op::Lead { node }).await {
                 Ok(Reply::Generation(generation)) => {
                     claims.send_replace(Some(Leadership { generation, term }));
+                    counted.inc_leaderships();
                     claimed_term = Some(term);
                 }
                 Ok(reply) => unreachable!("a Lead is answered by its generation, not by {reply:?}"),

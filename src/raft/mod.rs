@@ -20,7 +20,8 @@ pub mod proposer;
 pub mod recover;
 mod runtime;
 pub mod serve;
-pub mod types;
+pub mod suspension;
+mod types;
 mod wire;
 mod words;
 

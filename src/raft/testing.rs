@@ -2,13 +2,14 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::blocking::Threads;
-use crate::clock::SystemClock;
+use crate::clock::{Clock, SystemClock};
 use crate::core::command::{Op, Reply};
 use crate::core::machine::{Changes, GroupState, View};
 use crate::core::record;
@@ -125,6 +126,31 @@ impl wal::Observe for Nothing {
     fn synced(&self, _: u64, _: usize, _: usize, _: Duration) {}
 }
 
+/// The clock of a machine that may sleep.
+#[derive(Debug, Default)]
+pub struct SleepingClock {
+    awake: SystemClock,
+    slept_ms: AtomicU64,
+}
+
+impl SleepingClock {
+    /// The machine sleeps, and no time passes for what runs on it.
+    pub fn sleep(&self, slept: Duration) {
+        let slept_ms = u64::try_from(slept.as_millis()).expect("short");
+        self.slept_ms.fetch_add(slept_ms, Ordering::SeqCst);
+    }
+}
+
+impl Clock for SleepingClock {
+    fn wall_ms(&self) -> u64 {
+        self.awake.wall_ms()
+    }
+
+    fn monotonic(&self) -> Duration {
+        self.awake.monotonic() + Duration::from_millis(self.slept_ms.load(Ordering::SeqCst))
+    }
+}
+
 /// A node's disk, which outlives its replicas.
 pub struct Disk {
     /// The log stream.
@@ -135,6 +161,8 @@ pub struct Disk {
     pub spools: Arc<dyn Spools>,
     /// The fault of the node, if it had one.
     pub failure: Failure,
+    /// A clock that goes on while the machine sleeps.
+    pub clock: Arc<SleepingClock>,
     _directory: tempfile::TempDir,
 }
 
@@ -157,6 +185,7 @@ impl Default for Disk {
             kv: Arc::new(FjallKv::open(&path("state"), 8 << 20, 900).expect("an empty store")),
             spools: Arc::new(DirSpools::open(&path("incoming")).expect("a fresh directory")),
             failure: Failure::default(),
+            clock: Arc::default(),
             _directory: directory,
         }
     }
@@ -177,6 +206,7 @@ impl Disk {
             call: Arc::new(Endpoint(net.clone(), node)),
             failure: self.failure.clone(),
             metrics: Arc::new(Metrics::default()),
+            clock: self.clock.clone(),
         }
     }
 

@@ -84,6 +84,21 @@ async fn a_leader_that_is_heard_and_hears_nobody_ends_its_term() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_leader_whose_machine_has_slept_acts_only_when_it_is_confirmed_again() {
+    let cluster = Cluster::start(3, 3).await;
+    let leader = cluster.leader().await;
+    let group = cluster.copy(leader);
+    eventually("it may act", || group.may_act().then_some(())).await;
+    cluster.disks[&leader].clock.sleep(Duration::from_mins(5));
+    assert!(!group.may_act(), "another may have led for five minutes");
+    eventually("somebody acts again", || {
+        let mut nodes = cluster.groups.keys();
+        nodes.find(|node| cluster.copy(**node).may_act()).map(drop)
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_planned_hand_over_waits_for_a_moment_without_callbacks() {
     let cluster = Cluster::start(3, 3).await;
     let group = cluster.copy(1);

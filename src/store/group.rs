@@ -54,6 +54,9 @@ pub struct GroupMeta {
 /// An entry of the due index.
 pub type Due = (u64, TaskKey, DueEntry);
 
+/// A row of the table of states: its key as it is stored, the task's, and the state.
+pub type TaskRow = (Vec<u8>, TaskKey, TaskState);
+
 /// One group's rows in the store.
 #[derive(Debug)]
 pub struct GroupStore {
@@ -182,6 +185,22 @@ impl GroupStore {
             what: "the due index holds a row of another layout".into(),
         };
         rows.into_iter().map(|row| parse(row).ok_or_else(torn)).collect()
+    }
+
+    /// Up to `limit` states of the group's tasks, from the row `from` on, each with its row's key; an empty `from` is the first.
+    pub fn states(&self, from: &[u8], limit: usize) -> Result<Vec<TaskRow>, StoreError> {
+        let shards = self.groups.shards_of(self.group);
+        let (first, end) = (key::shard(shards.start), key::shard(shards.end));
+        let rows = self.kv.scan(Table::State, from.max(&first), &end, limit)?;
+        let parse = |(row, value): Row| {
+            let key = key::parse_task(&row).ok_or_else(|| StoreError::Torn {
+                group: self.group,
+                what: "the table of states holds a row of another layout".into(),
+            })?;
+            let state = self.decoded(record::decode_state(&value))?;
+            Ok((row.to_vec(), key, state))
+        };
+        rows.into_iter().map(parse).collect()
     }
 
     /// Below this instant the due index is empty: every scan begins here, never at the tombstones before it.

@@ -58,6 +58,11 @@ pub fn task(key: TaskKey) -> [u8; 18] {
     bytes
 }
 
+/// Undoes [`task`]; `None` if these are not the bytes of a task's key.
+pub fn parse_task(bytes: &[u8]) -> Option<TaskKey> {
+    Some(TaskKey(bytes.get(2..)?.try_into().ok()?))
+}
+
 /// First possible key of a shard.
 pub fn shard(shard: u16) -> [u8; 2] {
     shard.to_be_bytes()
@@ -125,6 +130,8 @@ mod tests {
         let key = TaskKey([0xab; 16]);
         assert_eq!(task(key)[..2], key.shard().0.to_be_bytes());
         assert_eq!(task(key)[2..], [0xab; 16]);
+        assert_eq!(parse_task(&task(key)), Some(key));
+        assert_eq!(parse_task(&task(key)[..17]), None);
         assert_eq!(due(GroupId(258), 3, key)[..10], [1, 2, 0, 0, 0, 0, 0, 0, 0, 3]);
         assert_eq!(fact(Fact::LowWater, GroupId(7)), [0xff, 0xff, 2, 0, 7]);
         for (wake, ordinal) in [(Wake::Fire, 1), (Wake::Retry, 2), (Wake::Expire, 3)] {

@@ -117,6 +117,7 @@ async fn every_node_shows_the_same_cluster(cluster: &Cluster) {
             "version",
             "alive",
             "draining",
+            "left",
             "led",
             "replicas",
             "clock_offset_ms",
@@ -124,7 +125,16 @@ async fn every_node_shows_the_same_cluster(cluster: &Cluster) {
             let nodes = shown["nodes"].as_array().expect("a list");
             assert!(nodes.iter().all(|node| node.get(name).is_some()), "{name} in {reply}");
         }
-        for name in ["group", "leader", "generation", "voters", "learners", "planned", "lag"] {
+        for name in [
+            "group",
+            "leader",
+            "generation",
+            "voters",
+            "learners",
+            "planned",
+            "lag",
+            "copies",
+        ] {
             let groups = shown["groups"].as_array().expect("a list");
             assert!(
                 groups.iter().all(|group| group.get(name).is_some()),

@@ -97,6 +97,13 @@ fn a_node_dies_and_nothing_is_missed() {
         summary.starts_with("40 tasks created: 40 fired, 0 still to come, 0 missing, 0 early"),
         "{summary}"
     );
+    // A node that cannot be ready alone holds up nothing.
+    for node in 1..=3 {
+        dev.say(&format!("k {node}"));
+        dev.hear(&format!("node {node} is killed"));
+    }
+    dev.say("r 1");
+    dev.hear("node 1 is started; it is not ready until 1 more runs");
     dev.say("q");
     assert!(dev.process.wait().expect("it ends").success());
     assert_eq!(processes(&name), Vec::<String>::new());
@@ -108,11 +115,7 @@ fn a_node_dies_and_nothing_is_missed() {
 fn the_log_is_short_and_tells(log: &str) {
     assert!(log.lines().count() < 40, "{log}");
     for told in ["xcron starts version=", "a node is lost", "a node is back"] {
-        assert_eq!(
-            log.lines().filter(|line| line.contains(told)).count(),
-            1,
-            "{told}:\n{log}"
-        );
+        assert!(log.lines().any(|line| line.contains(told)), "{told}:\n{log}");
     }
     // Of ids, and of nothing else in this log, a decimal number has so many digits.
     let is_decimal_id = |word: &str| word.len() > 16 && word.bytes().all(|byte| byte.is_ascii_digit());

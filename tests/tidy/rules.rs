@@ -182,6 +182,7 @@ pub const ONLY: &[Only] = &[
             "src/cli/",
             "src/config",
             "src/identity",
+            "src/metrics/process",
             "src/node",
             "src/store/",
             "src/wal/files",

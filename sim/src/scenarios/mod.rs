@@ -61,6 +61,7 @@ scenarios! {
     idle_group_moves_fires_once(three): "an idle cluster, leadership moves, one task";
     straggler_of_a_former_leadership(straggler_of_a_former_leadership::options): "callbacks that end after their leader has lost its leadership, and has it again";
     power_cut_of_a_voter(one_group): "a vote that was never on disk counts for nobody";
+    majority_lost_is_told(three): "who serves nobody says so, and is ready again by itself";
     slow_disks_of_a_majority(one_group): "a sync takes more than a second on two of three nodes";
     asymmetric_partitions(asymmetric_partitions::options): "links that work one way, and rings";
 }

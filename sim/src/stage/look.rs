@@ -201,7 +201,33 @@ impl Stage {
         self.rest(60_000).await;
         self.fixed(0);
         self.sleep_ms(settle_ms).await;
+        for node in 0..self.options.nodes {
+            if self.nodes()[node].is_running {
+                self.demand_ready(node).await;
+            }
+        }
         self.look_at_all().await;
+    }
+
+    /// Why a node says that it is not ready; `None` if it is, or does not answer.
+    pub async fn not_ready(&self, node: usize) -> Option<String> {
+        let answer = self.readiness(node).await?;
+        answer["reason"].as_str().map(str::to_owned)
+    }
+
+    /// Demands that a node calls itself ready: it serves.
+    pub async fn demand_ready(&self, node: usize) {
+        let answer = self.readiness(node).await;
+        let is_ready = answer.as_ref().is_some_and(|answer| answer["status"] == "ready");
+        self.demand(is_ready, &format!("node {node} says that it is ready: {answer:?}"));
+    }
+
+    async fn readiness(&self, node: usize) -> Option<Value> {
+        let mut client = self.client(LOOKER, node);
+        let asked = client.send(Method::GET, "/readyz", String::new());
+        tokio::time::timeout(std::time::Duration::from_secs(4), asked)
+            .await
+            .ok()?
     }
 
     /// Stops a node in order, and waits until it has ended; what it said.

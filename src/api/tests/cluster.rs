@@ -10,7 +10,10 @@ async fn the_cluster_is_shown_as_json() {
     assert_eq!(answer.headers[CONTENT_TYPE], "application/json");
     assert_eq!(
         answer.text,
-        format!(r#"{{"cluster":"{}","nodes":[],"groups":[]}}"#, "c".repeat(32))
+        format!(
+            r#"{{"cluster":"{}","problems":[],"copies_wanted":3,"nodes":[],"groups":[]}}"#,
+            "c".repeat(32)
+        )
     );
 }
 
@@ -36,5 +39,16 @@ async fn a_node_is_asked_to_leave_or_the_problem_is_told() {
             assert_eq!(answer.json()["code"], code, "{call}");
             assert_eq!(answer.headers[CONTENT_TYPE], "application/problem+json");
         }
+    }
+}
+
+#[tokio::test]
+async fn a_clock_is_accepted_once_while_it_is_held() {
+    let (app, _readiness) = app_with(FakeTasks::default());
+    for (status, field) in [(StatusCode::OK, "moved_ms"), (StatusCode::CONFLICT, "code")] {
+        let request = request(Method::POST, "/v1/clock/accept");
+        let answer = send(&app, request.body(Body::empty()).expect("a request")).await;
+        assert_eq!(answer.status, status, "{}", answer.text);
+        assert!(!answer.json()[field].is_null(), "{}", answer.text);
     }
 }

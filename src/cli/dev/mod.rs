@@ -189,7 +189,7 @@ impl Dev {
     async fn carry_out(&mut self, command: Command) -> anyhow::Result<()> {
         let said = match command {
             Command::Kill(number) => self.kill(number)?,
-            Command::Restart(number) => self.restart(number).await?,
+            Command::Restart(number) => self.restart(number)?,
             Command::Status => self.status().await?,
             Command::Load(tasks) => self.load(tasks)?,
             Command::Help => HELP.to_owned(),
@@ -211,13 +211,31 @@ impl Dev {
         Ok(format!("node {number} is killed; {running} of {count} run{warning}\n"))
     }
 
-    async fn restart(&mut self, number: usize) -> anyhow::Result<String> {
+    fn restart(&mut self, number: usize) -> anyhow::Result<String> {
         if self.nodes.running().contains(&number) {
             bail!("node {number} runs; 'k {number}' kills it");
         }
         self.nodes.start(number)?;
-        self.nodes.ready(number).await?;
-        Ok(format!("node {number} is back\n"))
+        let (running, needed) = (self.nodes.running().len(), voters(self.nodes.count()) / 2 + 1);
+        if running < needed {
+            let more = needed - running;
+            // Another one that is started makes this one ready as well.
+            return Ok(format!(
+                "node {number} is started; it is not ready until {more} more {}\n",
+                if more == 1 { "runs" } else { "run" }
+            ));
+        }
+        // What is typed next is carried out meanwhile.
+        let ready = self.nodes.watch(number);
+        tokio::spawn(async move {
+            let said = match ready.until_ready().await {
+                Some(Ok(())) => format!("node {number} is back\n"),
+                Some(Err(why)) => format!("node {number} is not ready: {why}\n"),
+                None => return,
+            };
+            drop(print(&said));
+        });
+        Ok(format!("node {number} is started\n"))
     }
 
     async fn status(&mut self) -> anyhow::Result<String> {

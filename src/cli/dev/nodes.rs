@@ -8,6 +8,8 @@ use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, UdpSocket};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, bail};
@@ -32,6 +34,34 @@ struct Node {
     peer: SocketAddr,
     data: PathBuf,
     process: Option<Child>,
+    /// Counts what was done to it: who waits for it to serve gives up when it is killed or started meanwhile.
+    changes: Arc<AtomicU64>,
+}
+
+/// Waits for a node to serve, beside everything else.
+pub struct Watch {
+    url: String,
+    log: PathBuf,
+    changes: Arc<AtomicU64>,
+}
+
+impl Watch {
+    /// `None` if the node was killed meanwhile, else whether it serves, or why it does not.
+    pub async fn until_ready(self) -> Option<Result<(), String>> {
+        let began = self.changes.load(Ordering::SeqCst);
+        let mut why = String::new();
+        for _ in 0..READY.as_millis() / LOOK.as_millis() {
+            match client::call(&self.url, Method::GET).await {
+                Ok(_) => return Some(Ok(())),
+                Err(error) => why = format!("{error:#}"),
+            }
+            sleep(LOOK).await;
+            if self.changes.load(Ordering::SeqCst) != began {
+                return None;
+            }
+        }
+        Some(Err(format!("{why}; see {}", self.log.display())))
+    }
 }
 
 /// The nodes, by their number from 1.
@@ -50,6 +80,7 @@ impl Nodes {
                 peer: free_peer_address()?,
                 data: directory.join(name),
                 process: None,
+                changes: Arc::default(),
             });
         }
         Ok(Self { nodes })
@@ -121,6 +152,7 @@ impl Nodes {
         for name in names.filter(|name| name.to_string_lossy().starts_with("XCRON_")) {
             command.env_remove(name);
         }
+        node.changes.fetch_add(1, Ordering::SeqCst);
         node.process = Some(command.spawn().context("cannot start a node")?);
         Ok(is_founder)
     }
@@ -170,11 +202,22 @@ impl Nodes {
         })?
     }
 
+    /// Waits for a node that was started, without holding anything up.
+    pub fn watch(&self, number: usize) -> Watch {
+        let node = &self.nodes[number - 1];
+        Watch {
+            url: format!("{}/readyz", self.api(number)),
+            log: log_path(&node.data),
+            changes: node.changes.clone(),
+        }
+    }
+
     /// `kill -9`; false if it does not run.
     pub fn kill(&mut self, number: usize) -> anyhow::Result<bool> {
         let Some(mut process) = self.nodes[number - 1].process.take() else {
             return Ok(false);
         };
+        self.nodes[number - 1].changes.fetch_add(1, Ordering::SeqCst);
         process.kill().with_context(|| format!("cannot kill node {number}"))?;
         process.wait()?;
         Ok(true)

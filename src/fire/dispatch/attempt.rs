@@ -208,7 +208,11 @@ impl Dispatcher {
             now_ms,
             needs_own_connection: task.is_once || attempt.attempt > 1,
         };
+        let began = parts.clock.monotonic();
         let delivered = parts.deliver.deliver(request, may_send).await;
+        parts
+            .metrics
+            .observe_callback(parts.clock.monotonic().saturating_sub(began));
         let waited_ms = (now_ms - attempt.not_before_ms).min(parts.clock.monotonic_ms() - self.0.started_ms);
         match delivered {
             Delivered::NotTried(LocalLimit::Ports | LocalLimit::Route) if waited_ms >= LOCAL_GRACE_MS => {

@@ -1,0 +1,122 @@
+//! What is wrong with a cluster, in words: what an operator has to know before any table.
+
+use super::{ClusterStatus, NodeStatus};
+use crate::limits::CLOCK_OFFSET_MS_MAX;
+
+/// What is wrong, the worst first.
+pub(super) fn of(status: &ClusterStatus) -> Vec<String> {
+    let groups = status.groups.len();
+    let mut problems = Vec::new();
+    let unled = status.groups.iter().filter(|group| group.leader.is_none()).count();
+    if unled > 0 {
+        problems.push(format!(
+            "no leader for {unled} of {groups} groups: their tasks do not fire"
+        ));
+    }
+    let dead = status.nodes.iter().filter(|node| !node.alive && !node.left);
+    problems.extend(dead.map(|node| format!("node {} is dead, for {} by now", node.id, time(node.since_secs))));
+    let under = status.groups.iter().filter_map(|group| group.copies);
+    let (under, least) = under
+        .filter(|copies| *copies < status.copies_wanted)
+        .fold((0, usize::MAX), |(count, least), copies| (count + 1, least.min(copies)));
+    if under > 0 {
+        let few = if able(status) < status.copies_wanted {
+            format!("; {} nodes can hold them: add nodes", able(status))
+        } else {
+            String::new()
+        };
+        problems.push(format!(
+            "{under} groups have fewer than {} copies, the least {least}{few}",
+            status.copies_wanted
+        ));
+    }
+    let off = |node: &&NodeStatus| node.alive && node.clock_offset_ms.unsigned_abs() > CLOCK_OFFSET_MS_MAX;
+    problems.extend(status.nodes.iter().filter(off).map(|node| {
+        format!(
+            "the clock of node {} is off by {} ms: it leads nothing until that is set right",
+            node.id, node.clock_offset_ms
+        )
+    }));
+    problems
+}
+
+/// Nodes that may hold copies.
+fn able(status: &ClusterStatus) -> usize {
+    status.nodes.iter().filter(|node| node.alive && !node.draining).count()
+}
+
+fn time(secs: u64) -> String {
+    match secs {
+        0..120 => format!("{secs} s"),
+        120..7_200 => format!("{} min", secs / 60),
+        _ => format!("{} h", secs / 3_600),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cluster::status::GroupStatus;
+
+    fn status(copies: &[Option<usize>]) -> ClusterStatus {
+        let node = |id: &str| NodeStatus {
+            id: id.repeat(16),
+            api: String::new(),
+            peer: String::new(),
+            zone: String::new(),
+            version: String::new(),
+            alive: true,
+            draining: false,
+            left: false,
+            since_secs: 600,
+            led: 0,
+            replicas: None,
+            clock_offset_ms: 0,
+        };
+        let groups = copies.iter().enumerate().map(|(number, copies)| GroupStatus {
+            group: u16::try_from(number).expect("few"),
+            leader: copies.map(|_| "a".repeat(16)),
+            generation: 1,
+            voters: Vec::new(),
+            learners: Vec::new(),
+            planned: Vec::new(),
+            lag: 0,
+            copies: *copies,
+        });
+        ClusterStatus {
+            cluster: String::new(),
+            problems: Vec::new(),
+            copies_wanted: 3,
+            nodes: ["a", "b", "c"].map(node).into(),
+            groups: groups.collect(),
+        }
+    }
+
+    #[test]
+    fn nothing_is_wrong_with_a_whole_cluster_nor_with_a_node_that_has_left() {
+        let mut status = status(&[Some(3), Some(4)]);
+        let gone = NodeStatus {
+            alive: false,
+            left: true,
+            ..status.nodes[0].clone()
+        };
+        status.nodes.push(gone);
+        assert_eq!(of(&status), Vec::<String>::new());
+    }
+
+    #[test]
+    fn the_worst_comes_first() {
+        let mut status = status(&[Some(1), None, Some(2), Some(3)]);
+        status.nodes[1].alive = false;
+        status.nodes[2].clock_offset_ms = -900;
+        let told = of(&status);
+        assert_eq!(told.len(), 4, "{told:?}");
+        assert_eq!(told[0], "no leader for 1 of 4 groups: their tasks do not fire");
+        assert_eq!(told[1], "node bbbbbbbbbbbbbbbb is dead, for 10 min by now");
+        assert_eq!(
+            told[2],
+            "2 groups have fewer than 3 copies, the least 1; 2 nodes can hold them: add nodes"
+        );
+        assert!(told[3].contains("cccccccccccccccc is off by -900 ms"), "{told:?}");
+    }
+}
