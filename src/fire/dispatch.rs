@@ -17,8 +17,8 @@ use crate::core::target::Target;
 use crate::entropy::Entropy;
 use crate::failure::Failure;
 use crate::fire::deliver::{Deliver, LocalLimit};
-use crate::fire::queues::{QueueLimits, Queues};
-use crate::fire::window::Next;
+use crate::fire::queues::{PROBES, QueueLimits, Queues};
+use crate::fire::window::{Next, Ticket};
 use crate::fire::windows::Windows;
 use crate::id::{GroupId, TaskKey};
 use crate::metrics::Metrics;
@@ -27,6 +27,9 @@ use crate::steady::Steady;
 
 use self::attempt::{Made, SecondLook, Then};
 use self::throttle::Throttle;
+
+/// Fires of one target that one group may have here at least, whatever the number of groups.
+const PER_GROUP_MIN: usize = 64;
 
 /// How long a task is left alone after its outcome could not be reported or its schedule not be read, in milliseconds.
 const SECOND_LOOK_MS: u64 = 500;
@@ -44,6 +47,33 @@ pub struct Queued {
     pub key: TaskKey,
     /// The leadership under which it was taken from the window.
     pub generation: u64,
+    /// The number of its taking.
+    pub number: u64,
+    /// The target it was taken for.
+    pub target: Target,
+}
+
+impl Queued {
+    /// A task that was taken from the window of a group.
+    pub fn new(group: GroupId, ticket: Ticket) -> Self {
+        Self {
+            group,
+            key: ticket.key,
+            generation: ticket.generation,
+            number: ticket.number,
+            target: ticket.target,
+        }
+    }
+
+    /// What the window knows it by.
+    pub fn ticket(&self) -> Ticket {
+        Ticket {
+            key: self.key,
+            generation: self.generation,
+            number: self.number,
+            target: self.target,
+        }
+    }
 }
 
 /// What the dispatcher works with.
@@ -88,6 +118,8 @@ struct Inner {
     active: watch::Sender<usize>,
     /// No fire begins any more.
     is_stopping: AtomicBool,
+    /// Fires of one target that one group may have queued and in flight.
+    per_group_max: usize,
 }
 
 impl Dispatcher {
@@ -95,7 +127,11 @@ impl Dispatcher {
     pub fn new(parts: Parts) -> Self {
         let queues = Mutex::new(Queues::new(parts.limits));
         let started_ms = parts.clock.monotonic_ms();
+        // All groups together can fill a target's places twice over, and so can a few that have much to do.
+        let both = 2 * parts.limits.in_flight_per_target_max;
+        let per_group_max = (both / parts.windows.count().max(1)).max(PER_GROUP_MIN);
         Self(Arc::new(Inner {
+            per_group_max,
             parts,
             started_ms,
             queues,
@@ -113,6 +149,17 @@ impl Dispatcher {
             fires.for_each(|(target, fire)| queues.push(target, fire));
         }
         self.start_allowed();
+    }
+
+    /// How many fires of a target one group may have here: of one that does not answer, few.
+    pub fn per_group_max(&self, target: Target) -> usize {
+        let is_in_trouble = self.0.queues.lock().is_in_trouble(target);
+        if is_in_trouble { PROBES } else { self.0.per_group_max }
+    }
+
+    /// Forgets what a group has queued: its leadership is over.
+    pub fn forget(&self, group: GroupId) {
+        self.0.queues.lock().retain(|fire| fire.group != group);
     }
 
     /// Fires waiting for their turn, and fires in flight.
@@ -138,6 +185,14 @@ impl Dispatcher {
             // A statement of its own: the lock is not held while the task is spawned.
             let next = self.0.queues.lock().pop();
             let Some((target, fire)) = next else { return };
+            let window = self.0.parts.windows.of(fire.group);
+            let ticket = fire.ticket();
+            if window.with(|window| window.begin(&ticket)) != Some(true) {
+                // It was deleted, updated or lost to another leader while it waited: not worth a read of the task.
+                self.0.queues.lock().finish(target);
+                window.released(&ticket, Next::Nothing, self.0.parts.clock.wall_ms());
+                continue;
+            }
             self.0.active.send_modify(|active| *active += 1);
             tokio::spawn(self.clone().fire(target, fire));
         }
@@ -150,7 +205,7 @@ impl Dispatcher {
             // must not count as busy here.
             let now_ms = self.0.parts.steady.best_ms();
             let window = self.0.parts.windows.of(fire.group);
-            window.released(fire.key, fire.generation, Next::Nothing, now_ms);
+            window.released(&fire.ticket(), Next::Nothing, now_ms);
             self.0.queues.lock().finish(target);
             self.0.active.send_modify(|active| *active -= 1);
             return self.start_allowed();
@@ -171,7 +226,7 @@ impl Dispatcher {
             Then::SecondLook => Next::Rest(now_ms + SECOND_LOOK_MS, DueEntry { wake, target }),
         };
         let window = self.0.parts.windows.of(fire.group);
-        window.released(fire.key, fire.generation, next, now_ms);
+        window.released(&fire.ticket(), next, now_ms);
         self.0.active.send_modify(|active| *active -= 1);
     }
 }

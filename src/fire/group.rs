@@ -8,10 +8,9 @@ use std::time::Duration;
 use crate::blocking::Blocking;
 use crate::clock::Clock;
 use crate::core::command::Op;
-use crate::core::machine::Wake;
 use crate::failure::Failure;
 use crate::fire::dispatch::{Dispatcher, Queued};
-use crate::fire::window::{Next, Window};
+use crate::fire::window::{Next, Ticket, Window};
 use crate::fire::windows::Windows;
 use crate::metrics::Metrics;
 use crate::raft::{Group, Leadership};
@@ -24,10 +23,10 @@ const TAKEN_MAX: usize = 256;
 const SLEEP_MAX: Duration = Duration::from_secs(1);
 /// How often a clock that is not trusted is looked at again.
 const DOUBT_LOOK: Duration = Duration::from_millis(50);
+/// How often it is looked for records whose time is over.
+const EXPIRE_EVERY: Duration = Duration::from_secs(1);
 /// How often the low-water mark is raised.
 const LOW_WATER_EVERY: Duration = Duration::from_secs(10);
-/// How long an expiry rests that could not be recorded, in milliseconds.
-const EXPIRE_RETRY_MS: u64 = 10_000;
 
 /// What the loop of a group works with.
 pub struct GroupFiring {
@@ -72,6 +71,7 @@ impl GroupFiring {
                 },
             };
             self.windows.of(self.group.id()).close();
+            self.dispatcher.forget(self.group.id());
             if changed.is_err() {
                 return;
             }
@@ -89,12 +89,13 @@ impl GroupFiring {
         }
     }
 
-    /// Fires under one leadership; ends only by a fault of the store.
+    /// Fires under one leadership, and drops what has expired; ends only by a fault of the store.
     async fn lead(&self, lead: Leadership) -> StoreError {
         tokio::select! {
             biased;
             fault = self.fire(lead) => fault,
             fault = self.keep_low_water(lead) => fault,
+            never = self.expire() => never,
         }
     }
 
@@ -151,10 +152,11 @@ impl GroupFiring {
             self.windows
                 .of(self.group.id())
                 .with(|window| window.note_firing(now_ms));
-            if let Err(fault) = self.refill(now_ms) {
-                return fault;
-            }
-            if self.queue_due(lead, now_ms).await {
+            let has_read = match self.read(now_ms) {
+                Ok(has_read) => has_read,
+                Err(fault) => return fault,
+            };
+            if self.queue_due(now_ms) || has_read {
                 tokio::task::yield_now().await;
             } else {
                 self.sleep(now_ms).await;
@@ -180,53 +182,69 @@ impl GroupFiring {
         }
     }
 
-    /// Scans the next part of the due index when the window reaches less than half as far as it should.
-    fn refill(&self, now_ms: u64) -> Result<(), StoreError> {
-        let shared = self.windows.of(self.group.id());
+    /// Scans the next part of the due index: at the window's end when that reaches less than half as far as it should, and
+    /// where dues of targets were left out. `false` if there was nothing to read.
+    fn read(&self, now_ms: u64) -> Result<bool, StoreError> {
+        let (shared, store) = (self.windows.of(self.group.id()), self.group.store());
         let begun = shared.with(|window| {
             let is_short = window.end_ms() < now_ms + self.window_ms / 2;
             is_short.then(|| window.begin_refill(now_ms + self.window_ms)).flatten()
         });
-        let Some(Some(refill)) = begun else { return Ok(()) };
-        let found = self.group.store().dues(refill.from, refill.to_ms, refill.limit)?;
-        shared.with(|window| window.end_refill(refill, found.into_iter()));
-        Ok(())
+        let refill = begun.flatten();
+        if let Some(refill) = refill {
+            let found = store.dues(refill.from, refill.to_ms, refill.limit)?;
+            shared.with(|window| window.end_refill(refill, found.into_iter()));
+        }
+        let lanes = shared.with(Window::begin_lanes).flatten();
+        if let Some(lanes) = lanes {
+            let found = store.dues(lanes.from, lanes.to_ms, lanes.limit)?;
+            shared.with(|window| window.end_lanes(lanes, &found));
+        }
+        Ok(refill.is_some() || lanes.is_some())
     }
 
     /// Hands over what is due; `true` if there was something.
-    async fn queue_due(&self, lead: Leadership, now_ms: u64) -> bool {
+    fn queue_due(&self, now_ms: u64) -> bool {
         let shared = self.windows.of(self.group.id());
-        let taken = shared
-            .with(|window| window.take_due(now_ms, TAKEN_MAX))
-            .unwrap_or_default();
-        if taken.is_empty() {
-            return false;
+        let most = |target| self.dispatcher.per_group_max(target);
+        let taken = shared.with(|window| window.take_due(now_ms, TAKEN_MAX, most));
+        let taken = taken.unwrap_or_default();
+        let is_any = !taken.is_empty();
+        let queued = |(.., ticket): (_, _, Ticket)| (ticket.target, Queued::new(self.group.id(), ticket));
+        self.dispatcher.queue(taken.into_iter().map(queued));
+        is_any
+    }
+
+    /// Drops the records whose time is over, some at a time: beside the fires, which never wait for it, and slowly while some
+    /// are due.
+    async fn expire(&self) -> ! {
+        let shared = self.windows.of(self.group.id());
+        loop {
+            let now_ms = self.steady.wall_ms();
+            let taken = now_ms.and_then(|now_ms| shared.with(|window| window.take_expired(now_ms)));
+            let taken = taken.unwrap_or_default();
+            let at_ms = now_ms.unwrap_or_default();
+            let drops = taken.iter().map(|(.., ticket)| async move {
+                let op = Op::Expire { key: ticket.key, at_ms };
+                self.group.proposer().propose_waiting(&op).await.is_ok()
+            });
+            let dropped = futures_util::future::join_all(drops).await;
+            let mut may_go_on = !taken.is_empty();
+            for ((due_ms, entry, ticket), is_recorded) in taken.into_iter().zip(dropped) {
+                may_go_on &= is_recorded;
+                // Not recorded: the entry is still in the index.
+                let next = if is_recorded {
+                    Next::Nothing
+                } else {
+                    Next::PutBack(vec![(due_ms, entry)])
+                };
+                shared.with(|window| window.released(&ticket, next));
+            }
+            let is_due = shared.with(|window| window.next_due_ms().is_some_and(|due_ms| due_ms <= at_ms));
+            if !may_go_on || is_due != Some(false) {
+                tokio::time::sleep(EXPIRE_EVERY).await;
+            }
         }
-        let (expired, fires): (Vec<_>, Vec<_>) = taken.into_iter().partition(|(.., entry)| entry.wake == Wake::Expire);
-        let queued = |key| Queued {
-            group: self.group.id(),
-            key,
-            generation: lead.generation,
-        };
-        self.dispatcher
-            .queue(fires.into_iter().map(|(_, key, entry)| (entry.target, queued(key))));
-        let drops = expired.iter().map(|(_, key, _)| async move {
-            let op = Op::Expire {
-                key: *key,
-                at_ms: now_ms,
-            };
-            self.group.proposer().propose_waiting(&op).await
-        });
-        let dropped = futures_util::future::join_all(drops).await;
-        for ((_, key, entry), result) in expired.into_iter().zip(dropped) {
-            // Not recorded: the entry is still in the index.
-            let next = match result {
-                Ok(_) => Next::Nothing,
-                Err(_) => Next::Rest(now_ms + EXPIRE_RETRY_MS, entry),
-            };
-            shared.with(|window| window.released(key, lead.generation, next));
-        }
-        true
     }
 
     /// Waits for the next due, the end of a full window, or a change.

@@ -8,8 +8,8 @@ use parking_lot::Mutex;
 use tokio::sync::Notify;
 
 use crate::core::machine::{Changes, GroupState};
-use crate::fire::window::{Dispatched, Next, Window};
-use crate::id::{GroupCount, GroupId, TaskKey};
+use crate::fire::window::{Dispatched, Next, Ticket, Window};
+use crate::id::{GroupCount, GroupId};
 use crate::metrics::Metrics;
 use crate::raft::AppliedHook;
 
@@ -24,7 +24,7 @@ pub struct GroupWindow {
 /// The dispatcher's queues and attempts outlive a leadership: what it still has is known also while no window is open.
 #[derive(Debug)]
 enum Slot {
-    Open(Window),
+    Open(Box<Window>),
     Closed(Dispatched),
 }
 
@@ -48,8 +48,11 @@ impl GroupWindow {
     /// Opens a window for a new leadership.
     pub fn open(&self, mut window: Window) {
         let mut slot = self.slot.lock();
+        if let Slot::Open(former) = &*slot {
+            window.number_on(former);
+        }
         window.inherit(slot.take());
-        *slot = Slot::Open(window);
+        *slot = Slot::Open(Box::new(window));
     }
 
     /// Closes it: no further attempt of this group may start on this node.
@@ -66,17 +69,17 @@ impl GroupWindow {
         }
     }
 
-    /// The dispatcher is done with a task that was taken under `generation`, maybe a former one. Wakes the group's loop if
-    /// that gave it something to do.
-    pub fn released(&self, key: TaskKey, generation: u64, next: Next, now_ms: u64) {
+    /// The dispatcher is done with a task that was taken by this ticket, maybe under a former leadership. Wakes the group's
+    /// loop if that gave it something to do.
+    pub fn released(&self, ticket: &Ticket, next: Next, now_ms: u64) {
         let must_wake = match &mut *self.slot.lock() {
             Slot::Open(window) => {
-                window.released(key, generation, next);
+                window.released(ticket, next);
                 window.has_work(now_ms)
             }
             Slot::Closed(dispatched) => {
-                if dispatched.get(&key) == Some(&generation) {
-                    dispatched.remove(&key);
+                if dispatched.get(&ticket.key) == Some(ticket) {
+                    dispatched.remove(&ticket.key);
                 }
                 false
             }
@@ -111,6 +114,11 @@ impl Windows {
             groups: count.iter().map(|_| GroupWindow::default()).collect(),
             metrics,
         }
+    }
+
+    /// How many groups there are.
+    pub fn count(&self) -> usize {
+        self.groups.len()
     }
 
     /// One group's window.
@@ -151,9 +159,12 @@ impl AppliedHook for Windows {
                 window.cancelled(*key);
             }
             for due in &changes.dues {
-                match due.after {
-                    Some(entry) => window.added(due.at_ms, due.key, entry),
-                    None => window.removed(due.at_ms, due.key),
+                // It may have been another target's.
+                if let Some(entry) = due.before {
+                    window.removed(due.at_ms, due.key, entry);
+                }
+                if let Some(entry) = due.after {
+                    window.added(due.at_ms, due.key, entry);
                 }
             }
             // A later first due needs no wake: the loop finds nothing and plans again.
@@ -172,6 +183,7 @@ mod tests {
     use super::*;
     use crate::core::machine::{DueEntry, Wake};
     use crate::core::target::Target;
+    use crate::id::TaskKey;
 
     const KEY: TaskKey = TaskKey([1; 16]);
     const ENTRY: DueEntry = DueEntry {
@@ -187,36 +199,56 @@ mod tests {
         });
     }
 
-    fn taken(shared: &GroupWindow) -> usize {
-        shared.with(|window| window.take_due(5, 10).len()).unwrap_or_default()
+    /// Takes what is due, and begins with it.
+    fn taken(shared: &GroupWindow) -> Vec<Ticket> {
+        let taken = shared.with(|window| {
+            let taken = window.take_due(5, 10, |_| 10).into_iter().map(|(.., ticket)| ticket);
+            let taken: Vec<_> = taken.collect();
+            for ticket in &taken {
+                assert!(window.begin(ticket));
+            }
+            taken
+        });
+        taken.unwrap_or_default()
     }
 
-    fn may_start(shared: &GroupWindow, generation: u64) -> bool {
-        shared.with(|window| window.may_start(KEY, generation)) == Some(true)
+    fn may_start(shared: &GroupWindow, ticket: &Ticket) -> bool {
+        shared.with(|window| window.may_start(ticket)) == Some(true)
     }
 
     #[tokio::test]
     async fn a_task_that_waits_for_a_former_leaderships_attempt_wakes_the_loop_when_that_ends() {
         let shared = GroupWindow::default();
         opened(&shared, 1);
-        assert_eq!(taken(&shared), 1);
+        let first = taken(&shared)[0];
         shared.close();
         opened(&shared, 2);
-        assert_eq!(taken(&shared), 0, "its attempt is still in flight");
-        shared.released(KEY, 1, Next::Nothing, 5);
+        assert_eq!(taken(&shared), [], "its attempt is still in flight");
+        shared.released(&first, Next::Nothing, 5);
         shared.woken().await;
-        assert_eq!(taken(&shared), 1);
-        assert!(may_start(&shared, 2) && !may_start(&shared, 1));
+        let second = taken(&shared)[0];
+        assert!(may_start(&shared, &second) && !may_start(&shared, &first));
     }
 
     #[test]
     fn what_ends_while_no_window_is_open_holds_nothing_back() {
         let shared = GroupWindow::default();
         opened(&shared, 1);
-        assert_eq!(taken(&shared), 1);
+        let first = taken(&shared)[0];
         shared.close();
-        shared.released(KEY, 1, Next::Nothing, 5);
+        shared.released(&first, Next::Nothing, 5);
         opened(&shared, 2);
-        assert_eq!(taken(&shared), 1);
+        assert_eq!(taken(&shared).len(), 1);
+    }
+
+    #[test]
+    fn a_window_that_is_opened_again_under_one_leadership_knows_the_tickets_of_the_first_no_more() {
+        let shared = GroupWindow::default();
+        opened(&shared, 1);
+        let queued = shared.with(|window| window.take_due(5, 10, |_| 10)[0].2);
+        let queued = queued.expect("open");
+        opened(&shared, 1);
+        let again = taken(&shared)[0];
+        assert!(may_start(&shared, &again) && !may_start(&shared, &queued), "{queued:?}");
     }
 }

@@ -17,3 +17,4 @@ mod memory;
 mod power;
 mod process;
 mod readme;
+mod targets;

@@ -5,6 +5,7 @@ use xcron::core::task::{Life, Outcome, TaskSpec, TaskState, Verdict};
 
 use super::acked_survives::is_of;
 use super::facts::{Facts, Run, broken, due, ms};
+use super::loads::Loads;
 use super::no_loss::{LATE_US, RECOVERY_US};
 use crate::history::{Task, Violation, When, true_us};
 use crate::oracle::schedule::Schedule;
@@ -18,11 +19,13 @@ const WAITS_US: u64 = 15_000_000;
 /// Judges every task that is stored.
 pub fn check(run: &Run<'_>) -> Vec<Violation> {
     let mut found = Vec::new();
+    let loads = Loads::new(run);
     for facts in run.tasks.values() {
         let Some((spec, state)) = facts.stored else { continue };
+        let url = spec.as_ref().map_or("", |spec| spec.url.as_str());
         let wrong = sums(state)
             .or_else(|| life(state))
-            .or_else(|| overdue(run, state))
+            .or_else(|| overdue(run, &loads, url, state))
             .or_else(|| given_up(run, facts, state))
             .or_else(|| content(facts, spec.as_ref(), state));
         found.extend(wrong.map(|what| broken(NAME, facts.id, format!("{what}: {state:?}"))));
@@ -65,11 +68,13 @@ fn given_up(run: &Run<'_>, facts: &Facts<'_>, state: &TaskState) -> Option<Strin
 }
 
 /// What should have been looked at long ago.
-fn overdue(run: &Run<'_>, state: &TaskState) -> Option<String> {
+fn overdue(run: &Run<'_>, loads: &Loads<'_>, url: &str, state: &TaskState) -> Option<String> {
     let healed_us = run.history.healed_us;
+    let ended_us = run.history.ended_us;
     let is_overdue = |at_ms: u64| {
         let promised_us = (true_us(at_ms) + LATE_US + WAITS_US).max(healed_us + RECOVERY_US + WAITS_US);
-        promised_us + run.history.skew_ms_max * 1_000 < run.history.ended_us
+        let is_late = promised_us + run.history.skew_ms_max * 1_000 < ended_us;
+        is_late && !loads.keep_waiting(url, true_us(at_ms), promised_us, ended_us)
     };
     let at = state
         .next_due_ms

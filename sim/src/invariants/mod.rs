@@ -16,6 +16,7 @@ mod healed;
 mod idempotent_create;
 mod index_conservation;
 mod linearizable;
+mod loads;
 pub mod low_water;
 mod never_early;
 mod never_fewer_voters;

@@ -1,11 +1,10 @@
 //! I1: a task whose create was acknowledged is fired at each of its dues, unless it was deleted first; a cron task whose dues
 //! passed while nothing could fire fires the latest of them.
 
-use std::collections::BTreeMap;
-
 use xcron::limits::CLOCK_OFFSET_MS_MAX;
 
 use super::facts::{Facts, Run, broken, due, ms, wall_ms};
+use super::loads::Loads;
 use crate::history::{Attempt, Task, Violation, When, true_us};
 use crate::oracle::schedule::Schedule;
 
@@ -20,11 +19,6 @@ pub const RECOVERY_US: u64 = 10_000_000;
 const CONNECTS_US: u64 = 5_000_000;
 /// How long after a fault a fire may still feel it.
 const NEAR_US: u64 = 5_000_000;
-/// Attempts in flight to one target from which on others wait for their turn: the product's `fire.in_flight_per_target_max`.
-const IN_FLIGHT_MAX: usize = 256;
-/// How long a target that is that busy may keep a fire waiting at most.
-const BUSY_US: u64 = 60_000_000;
-
 /// Judges every task whose create was acknowledged.
 pub fn check(run: &Run<'_>) -> Vec<Violation> {
     let loads = Loads::new(run);
@@ -95,37 +89,4 @@ fn promise(run: &Run<'_>, facts: &Facts<'_>, acked_us: u64, due_us: u64) -> u64 
         }
     }
     promised_us
-}
-
-/// Beginnings and ends of the attempts to each target, in order.
-struct Loads<'a>(BTreeMap<&'a str, (Vec<u64>, Vec<u64>)>);
-
-impl<'a> Loads<'a> {
-    fn new(run: &Run<'a>) -> Self {
-        let mut loads: BTreeMap<&str, (Vec<u64>, Vec<u64>)> = BTreeMap::new();
-        for attempt in &run.history.attempts {
-            let (begins, ends) = loads.entry(host(&attempt.url)).or_default();
-            begins.push(attempt.at_us);
-            ends.push(run.end_of(attempt));
-        }
-        for (begins, ends) in loads.values_mut() {
-            begins.sort_unstable();
-            ends.sort_unstable();
-        }
-        Self(loads)
-    }
-
-    /// Whether so many attempts to the target were on their way that a fire may still have waited for its turn.
-    fn keep_waiting(&self, url: &str, due_us: u64, promised_us: u64, ended_us: u64) -> bool {
-        let Some((begins, ends)) = self.0.get(host(url)) else {
-            return false;
-        };
-        let in_flight = begins.partition_point(|at| *at <= promised_us) - ends.partition_point(|at| *at < promised_us);
-        in_flight >= IN_FLIGHT_MAX && ended_us.saturating_sub(due_us) < BUSY_US
-    }
-}
-
-fn host(url: &str) -> &str {
-    let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
-    rest.split('/').next().unwrap_or(rest)
 }

@@ -58,6 +58,7 @@ scenarios! {
     two_nodes(|seed| Options::calm(seed, 2)): "a voter and a learner: either is lost";
     wiped_node_returns(wiped_node_returns::options): "a node loses its disk and comes back as a new one";
     one_slow_target(three): "a target that hangs makes no other late";
+    many_hung_targets(many_hung_targets::options): "more dues at targets that hang than windows and places hold: nobody else is late";
     idle_group_moves_fires_once(three): "an idle cluster, leadership moves, one task";
     straggler_of_a_former_leadership(straggler_of_a_former_leadership::options): "callbacks that end after their leader has lost its leadership, and has it again";
     power_cut_of_a_voter(one_group): "a vote that was never on disk counts for nobody";

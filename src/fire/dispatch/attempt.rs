@@ -15,6 +15,7 @@ use crate::core::reason::NoAnswer;
 use crate::core::retry::Answer;
 use crate::core::task::{Delivery, TaskState};
 use crate::fire::deliver::{Attempt, Delivered, LocalLimit, MaySend};
+use crate::fire::queues::Heard;
 use crate::fire::window::Window;
 use crate::id::{FireId, TaskId};
 use crate::limits::OPEN_FIRES_MAX;
@@ -117,7 +118,7 @@ impl Dispatcher {
     fn firing_since_ms(&self, fire: Queued) -> Option<u64> {
         let window = self.0.parts.windows.of(fire.group);
         let look = |window: &mut Window| {
-            let may_start = window.may_start(fire.key, fire.generation);
+            let may_start = window.may_start(&fire.ticket());
             // A window that was opened just now in place of another does not know it yet, and stops nothing.
             may_start.then(|| window.firing_since_ms().unwrap_or(0))
         };
@@ -164,6 +165,9 @@ impl Dispatcher {
                     let parts = &self.0.parts;
                     parts.metrics.observe_attempt(now_ms - attempt.due_ms, attempt.attempt);
                     parts.metrics.inc_attempt_answer(class(&answer));
+                    if let Some(heard) = heard(&answer) {
+                        self.0.queues.lock().hear(fire.target, heard);
+                    }
                     // Not what the wall clock shows: it may have jumped meanwhile.
                     let took = parts.clock.monotonic().saturating_sub(began);
                     let at_ms = now_ms + u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -336,6 +340,20 @@ fn put_back(state: &TaskState) -> Then {
             .map(|(at_ms, wake)| (at_ms, DueEntry { wake, target }))
             .collect(),
     )
+}
+
+/// What an answer, or none, says of the target. A connection that breaks says neither that it is well nor that it is not.
+fn heard(answer: &Answer) -> Option<Heard> {
+    use NoAnswer::{BadAnswer, BadUrl, Connect, ConnectTimeout, Dns, Other, Refused, Reset, Timeout, Tls, Unreachable};
+    match answer {
+        Answer::Status { .. } => Some(Heard::Answer),
+        Answer::None {
+            kind: Dns | Refused | Unreachable | Tls | ConnectTimeout | Connect | Timeout,
+        } => Some(Heard::Silence),
+        Answer::None {
+            kind: Reset | BadAnswer | BadUrl | Other,
+        } => None,
+    }
 }
 
 fn class(answer: &Answer) -> AnswerClass {
