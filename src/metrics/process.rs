@@ -85,26 +85,26 @@ impl Collector for Process {
         let count = |value: Option<u64>| value.map(|value| f64::from(u32::try_from(value).unwrap_or(u32::MAX)));
         gauge(
             "process_start_time_seconds",
-            "Start of the process since the Unix epoch",
+            "Start of the process since the Unix epoch.",
             read.start_seconds,
         )?;
         gauge(
             "process_virtual_memory_bytes",
-            "Virtual memory",
+            "Virtual memory.",
             whole(read.virtual_bytes),
         )?;
         gauge(
             "process_resident_memory_bytes",
-            "Resident memory",
+            "Resident memory.",
             whole(read.resident_bytes),
         )?;
-        gauge("process_open_fds", "Open files", count(read.open_files))?;
-        gauge("process_max_fds", "Most open files", count(read.files_max))?;
+        gauge("process_open_fds", "Open files.", count(read.open_files))?;
+        gauge("process_max_fds", "Most open files.", count(read.files_max))?;
         if let Some(cpu) = read.cpu_seconds {
             let counter = ConstCounter::new(cpu);
             let described = encoder.encode_descriptor(
                 "process_cpu_seconds",
-                "Processor time used",
+                "Processor time used.",
                 None,
                 counter.metric_type(),
             );
