@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn jobs_take_turns() {
-        let seen = played(|strands, seen| {
+        let order = |strands: &Strands, seen: &Arc<parking_lot::Mutex<Vec<u32>>>| {
             for job in 0..2 {
                 let seen = seen.clone();
                 strands.begin(Box::new(move || {
@@ -305,8 +305,16 @@ mod tests {
                     }
                 }));
             }
-        });
-        assert_eq!(seen, [0, 10, 1, 11, 2, 12]);
+        };
+        let seen = played(order);
+        let of = |job: u32| seen.iter().copied().filter(move |step| step / 10 == job);
+        assert!(of(0).eq([0, 1, 2]) && of(1).eq([10, 11, 12]), "{seen:?}");
+        let place = |step: u32| seen.iter().position(|seen| *seen == step);
+        assert!(
+            place(10) < place(2) && place(0) < place(12),
+            "neither waits for the other's end: {seen:?}"
+        );
+        assert_eq!(seen, played(order), "the same each time");
     }
 
     #[test]

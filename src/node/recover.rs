@@ -7,6 +7,8 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::OnceCell;
+
 use crate::clock::SystemClock;
 use crate::config::Config;
 use crate::core::record;
@@ -31,6 +33,9 @@ pub struct Offline {
     data: DataDirectory,
     identity: Identity,
     kv: Arc<dyn Kv>,
+    /// Opened when it is first asked for: what only reads the state does without it. Once: its lock is let go by a thread of
+    /// its own, some time after the last handle.
+    log: OnceCell<Wal>,
 }
 
 /// What a directory holds of its cluster.
@@ -76,7 +81,12 @@ impl Offline {
             data,
             identity,
             kv: Arc::new(kv),
+            log: OnceCell::new(),
         })
+    }
+
+    async fn log(&self) -> Result<&Wal, NodeError> {
+        self.log.get_or_try_init(async || self.open_log()).await
     }
 
     fn open_log(&self) -> Result<Wal, NodeError> {
@@ -90,7 +100,7 @@ impl Offline {
 
     /// What is here.
     pub async fn survey(&self) -> Result<Survey, NodeError> {
-        self.survey_in(&self.open_log()?).await
+        self.survey_in(self.log().await?).await
     }
 
     async fn survey_in(&self, wal: &Wal) -> Result<Survey, NodeError> {
@@ -113,15 +123,15 @@ impl Offline {
     /// repeated: the directory belongs to no cluster that others are in from the first step on.
     pub async fn become_sole_voter(self) -> Result<u128, NodeError> {
         let fresh = Identity::founding(self.identity.groups, &SystemEntropy::default());
-        let wal = self.open_log()?;
-        let survey = self.survey_in(&wal).await?;
+        let wal = self.log().await?;
+        let survey = self.survey_in(wal).await?;
         self.data.keep(&Identity {
             node: self.identity.node,
             start: self.identity.start,
             ..fresh
         })?;
         self.data.keep_peers(Vec::new()).await?;
-        recover::make_sole_voter(&wal, &survey.held, survey.node).await?;
+        recover::make_sole_voter(wal, &survey.held, survey.node).await?;
         self.data.note_sound()?;
         Ok(fresh.cluster)
     }

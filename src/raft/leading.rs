@@ -18,6 +18,9 @@ use crate::raft::proposer::{ProposeError, Proposer};
 /// How long a claim of leadership is retried before the next look.
 const CLAIM_RETRY: Duration = Duration::from_millis(50);
 
+/// A group that has stopped waits so long for the cause to be reported by the one that met it.
+const CAUSE_WAIT: Duration = Duration::from_secs(1);
+
 /// Claims every new term with a `Lead` operation, and publishes the generation once it is applied.
 pub(super) async fn follow_leadership(
     raft: RaftGroup,
@@ -66,7 +69,9 @@ pub(super) async fn follow_leadership(
         if metrics.changed().await.is_err() {
             claims.send_replace(None);
             if !is_ending.load(Ordering::SeqCst) {
-                // A node that lives on without one of its groups would look well and never fire its tasks.
+                // A node that lives on without one of its groups would look well and never fire its tasks. Mostly its log or
+                // its store has failed, which is told in a moment by the one that met it, with the file's name.
+                drop(tokio::time::timeout(CAUSE_WAIT, failure.wait()).await);
                 failure.report("a Raft group has stopped by itself; the log tells why");
             }
             return;

@@ -1,6 +1,7 @@
 //! `xcron dev`: a cluster to play with loses nothing when a node is killed, and leaves nothing behind.
 
 use std::io::{BufRead, BufReader, Write};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::Duration;
@@ -83,8 +84,11 @@ fn a_node_dies_and_nothing_is_missed() {
     dev.hear("node 2 is killed; 2 of 3 run");
     dev.say("k 2");
     dev.hear("node 2 does not run; 'r 2' starts it");
+    let log_of_one = directory.path().join("node-1.log");
+    wait_for_line(&log_of_one, "a node is lost");
     dev.say("r 2");
     dev.hear("node 2 is back");
+    wait_for_line(&log_of_one, "a node is back");
     let summary = loop {
         dev.say("s");
         let summary = dev.hear("tasks created: ");
@@ -107,8 +111,22 @@ fn a_node_dies_and_nothing_is_missed() {
     dev.say("q");
     assert!(dev.process.wait().expect("it ends").success());
     assert_eq!(processes(&name), Vec::<String>::new());
-    let log = std::fs::read_to_string(directory.path().join("node-1.log")).expect("node 1 has a log");
+    let log = std::fs::read_to_string(log_of_one).expect("node 1 has a log");
     the_log_is_short_and_tells(&log);
+}
+
+/// Waits until a node's log has a line with `text`.
+fn wait_for_line(log: &Path, text: &str) {
+    const POLL: Duration = Duration::from_millis(100);
+    let tries = PATIENCE.as_millis() / POLL.as_millis();
+    let is_there = || std::fs::read_to_string(log).is_ok_and(|log| log.contains(text));
+    let is_found = (0..tries).any(|_| {
+        is_there() || {
+            std::thread::sleep(POLL);
+            false
+        }
+    });
+    assert!(is_found, "no line with '{text}' in {}", log.display());
 }
 
 /// The birth of a cluster and the death of a node fit one screen, and each is there.

@@ -1,6 +1,6 @@
 //! Every invariant is shown to hold for a good run, and to fail for that run with one thing wrong.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use xcron::core::machine::{digest_of_row, wakes};
 use xcron::core::reason::Reason;
@@ -9,8 +9,9 @@ use xcron::core::target::Target;
 use xcron::core::task::{Delivery, Life, OpenFire, Outcome, Schedule, TaskSpec, TaskState, Verdict};
 use xcron::id::{TaskId, TaskKey};
 
+use super::position::Voters;
 use super::{GroupView, NodeState, judge};
-use crate::history::{Answered, Attempt, Call, Fault, History, Op, START_WALL_MS, Shown, Task, Told, When};
+use crate::history::{Answered, Attempt, Call, Fault, History, Membership, Op, START_WALL_MS, Shown, Task, Told, When};
 
 mod outside;
 mod state;
@@ -226,6 +227,14 @@ pub(super) fn good() -> Sample {
         ],
         ended_us: 150_000_000,
         attempts_max: 3,
+        memberships: vec![Membership {
+            voters: Voters {
+                index: 1,
+                sets: vec![BTreeSet::from([9, 10])],
+            },
+            replicas: 3,
+            ..Membership::default()
+        }],
         ..History::default()
     };
     let state = |node| NodeState {

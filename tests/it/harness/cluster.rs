@@ -126,6 +126,8 @@ impl Cluster {
         Launch::new(&data, &log)
             .listen(member.api)
             .set("groups", GROUPS)
+            // What becomes of single replicas is told at this level only; a test waits for it.
+            .set_text("log.filter", "info,xcron::raft::leave=debug")
             .argument("--peer-listen")
             .argument(&member.peer.to_string())
             .argument("--secret-file")
