@@ -281,9 +281,10 @@ async fn odd_target() -> SocketAddr {
                 let Some(id) = read_request(&mut stream).await else {
                     return;
                 };
+                // No connection is used again: each takes one request.
                 let answer: &[u8] = match id.as_str() {
-                    "http_503" => b"HTTP/1.1 503 Busy\r\ncontent-length: 0\r\n\r\n",
-                    "gone" => b"HTTP/1.1 410 Gone\r\ncontent-length: 0\r\n\r\n",
+                    "http_503" => b"HTTP/1.1 503 Busy\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
+                    "gone" => b"HTTP/1.1 410 Gone\r\nconnection: close\r\ncontent-length: 0\r\n\r\n",
                     "bad_answer" => b"220 mail.example ESMTP\r\n",
                     "timeout" => return tokio::time::sleep(PATIENCE).await,
                     // And what is to be reset.
