@@ -168,6 +168,8 @@ pub struct Attempt {
     pub url: String,
     /// What it carried.
     pub body: String,
+    /// Its first byte left: it has begun. One that found no connection has not.
+    pub is_sent: bool,
     /// What the target did.
     pub answered: Answered,
 }

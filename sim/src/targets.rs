@@ -286,6 +286,7 @@ impl Way {
             generation: attempt.generation,
             url: attempt.url.to_string(),
             body: String::from_utf8_lossy(&attempt.body).into_owned(),
+            is_sent,
             answered: unheard,
         };
         tracing::info!(node = self.node, task = %record.task, due_ms = record.due_ms, attempt = record.attempt,

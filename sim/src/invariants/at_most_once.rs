@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::facts::{Facts, Run, broken, tell};
-use crate::history::{Answered, Attempt, Violation};
+use crate::history::{Attempt, Violation};
 
 /// The invariant.
 pub const NAME: &str = "I24 at most once";
@@ -22,8 +22,7 @@ fn repeated(facts: &Facts<'_>) -> Option<String> {
     let mut firsts: BTreeMap<&str, &Attempt> = BTreeMap::new();
     let is_once = |attempt: &&&Attempt| {
         let contents = facts.contents_of(attempt);
-        let has_begun = attempt.answered != Answered::Lost;
-        has_begun && !contents.is_empty() && contents.iter().all(|task| task.at_most_once)
+        attempt.is_sent && !contents.is_empty() && contents.iter().all(|task| task.at_most_once)
     };
     facts.attempts.iter().filter(is_once).find_map(|attempt| {
         let first = firsts.insert(&attempt.fire_id, attempt)?;

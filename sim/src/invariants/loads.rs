@@ -13,6 +13,9 @@ const BUSY_US: u64 = 60_000_000;
 const PROBES: usize = 4;
 /// How long ago that may be.
 const LATELY_US: u64 = 60_000_000;
+/// A target with dues that wait is tried all the time: how long at most nobody outside sees an attempt, which connects
+/// (`fire.connect_timeout_ms`) or is followed by the next.
+const UNTRIED_US: u64 = 6_000_000;
 
 /// Beginnings and ends of the attempts to each target, in order, and the ends of those that it did not answer.
 #[derive(Default)]
@@ -33,7 +36,8 @@ impl<'a> Loads<'a> {
         for attempt in &run.history.attempts {
             let load = loads.entry(host(&attempt.url)).or_default();
             let end = run.end_of(attempt);
-            load.begins.push(attempt.at_us);
+            // A place is taken from the decision on, while it connects too.
+            load.begins.push(attempt.decided_us);
             load.ends.push(end);
             match attempt.answered {
                 Answered::Status(_) => load.answers.push(end),
@@ -57,12 +61,23 @@ impl<'a> Loads<'a> {
         let until = |times: &[u64]| times.partition_point(|at| *at <= promised_us);
         let in_flight = until(&load.begins) - load.ends.partition_point(|at| *at < promised_us);
         let is_within = |times: &[u64], from_us| times[..until(times)].last().is_some_and(|at| *at >= from_us);
-        // One that has not answered since the due may keep it waiting as long as it does not.
+        // One that has not answered since the due may keep it waiting as long as it does not, and is tried meanwhile: else the due
+        // waits for nothing.
         let is_silent = is_within(&load.silences, promised_us.saturating_sub(LATELY_US));
-        let is_quiet = is_silent && !is_within(&load.answers, due_us);
+        let is_tried = load.is_tried_at(promised_us) && load.is_tried_at(ended_us);
+        let is_quiet = is_silent && is_tried && !is_within(&load.answers, due_us);
         let is_recent = ended_us.saturating_sub(due_us) < BUSY_US;
         let is_busy = in_flight >= IN_FLIGHT_MAX || is_silent && in_flight >= PROBES;
         is_quiet || is_busy && is_recent
+    }
+}
+
+impl Load {
+    /// Whether an attempt was on its way at `at_us`, or had just ended.
+    fn is_tried_at(&self, at_us: u64) -> bool {
+        let begun = self.begins.partition_point(|begin| *begin <= at_us);
+        let over = self.ends.partition_point(|end| *end + UNTRIED_US < at_us);
+        begun > over
     }
 }
 

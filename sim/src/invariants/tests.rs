@@ -92,6 +92,7 @@ pub(super) fn attempt(at_ms: u64, task: &Task, due_ms: u64, number: u16, run: u6
         generation: 1,
         url: task.url.clone(),
         body: task.body.clone(),
+        is_sent: true,
         answered: Answered::Status(status),
     }
 }

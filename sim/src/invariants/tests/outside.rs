@@ -1,7 +1,7 @@
 //! What the outside sees: calls and attempts.
 
 use super::{Sample, attempt, cron, once, op, query, wall};
-use crate::history::{Answered, Call, Told};
+use crate::history::{Answered, Attempt, Call, Told};
 use crate::invariants::{
     bounded_repeats, delete_is_final, exact_schedule, healed, idempotent_create, linearizable, never_early, no_ghosts,
     no_loss, once_when_calm, one_owner, run_count,
@@ -33,6 +33,24 @@ fn a_loss_is_found() {
             .ops
             .push(op(15_000, 15_100, Call::Delete("once".into()), Told::Unknown));
     });
+    // Of the same target, without an answer: before the due, and for as long as the run lasts.
+    let silent = |at_ms, ended_us| Attempt {
+        answered: Answered::Nothing,
+        ended_us,
+        ..attempt(at_ms, &once("flaky", 40_000), 40_000, 1, 1, 0)
+    };
+    Sample::shows("left alone by a target that nobody tries any more", name, |run| {
+        run.history.attempts.remove(0);
+        run.add(silent(1_000, Some(2_000_000)));
+    });
+    let mut waiting = super::good();
+    waiting.history.attempts.remove(0);
+    waiting.add(silent(1_000, Some(2_000_000)));
+    waiting.add(silent(2_000, None));
+    assert!(
+        !waiting.breaks().contains(&name),
+        "it waits for a place at a silent target"
+    );
     let late_but_soon_after = |run: &mut Sample| {
         run.fault(50_000, 70_000);
         run.history.attempts[3] = attempt(79_000, &cron("cron"), 60_000, 1, 1, 200);

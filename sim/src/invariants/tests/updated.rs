@@ -3,7 +3,7 @@
 use xcron::core::task::{Claim, Verdict};
 
 use super::{Sample, attempt, cron, once, op, outcome, query, spec, wall};
-use crate::history::{Call, Task, Told};
+use crate::history::{Answered, Attempt, Call, Task, Told};
 use crate::invariants::{
     acked_survives, at_most_once, bounded_repeats, full_accounting, linearizable, no_loss, run_count, update_is_atomic,
 };
@@ -144,6 +144,24 @@ fn a_second_attempt_is_found() {
         again.generation = 2;
         run.add(again);
     });
+    // On a connection that the target had closed: nobody has it, but nobody could know.
+    let lost = |is_sent| {
+        move |run: &mut Sample| {
+            with_once(run);
+            run.add(Attempt {
+                is_sent,
+                answered: Answered::Lost,
+                ..attempt(35_000, &once("flaky", 40_000), 40_000, 1, 1, 0)
+            });
+        }
+    };
+    Sample::shows("a repeat of one that was sent and lost", at_most_once::NAME, lost(true));
+    let mut unsent = super::good();
+    lost(false)(&mut unsent);
+    assert!(
+        !unsent.breaks().contains(&at_most_once::NAME),
+        "one without a connection has not begun"
+    );
 }
 
 #[test]
