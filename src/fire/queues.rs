@@ -2,8 +2,8 @@
 //!
 //! Pure and synchronous; `fire/dispatch.rs` drives it under a lock. A place is a request in flight. Three rules keep one
 //! target's trouble from the others (doc/decisions/018-targets.md): a target may take another place only while more places
-//! are free than it has; one that does not answer is let down to a few; and some places are kept from targets of which nothing
-//! is known, and most from those that are known not to answer.
+//! are free than it has, and before its first answer, while eight times as many are; one that does not answer is let down to a few;
+//! and some places are kept from targets of which nothing is known, and most from those that are known not to answer.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 use std::hash::Hash;
@@ -12,6 +12,9 @@ use std::hash::Hash;
 pub const PROBES: usize = 4;
 /// Attempts in a row without an answer after which a target is in trouble.
 const SILENCES: u32 = 3;
+/// A target of which nothing is known takes another place while so many times as many are free as it has. Before its first answer it
+/// may be one that hangs, and others may come one after the other.
+const STRANGER_LEAVES: usize = 8;
 /// Most targets without anything waiting or in flight whose standing is remembered.
 const REMEMBERED_MAX: usize = 4_096;
 
@@ -56,6 +59,14 @@ enum Standing {
 
 impl Standing {
     const ALL: [Self; 3] = [Self::Answers, Self::Unknown, Self::Silent];
+
+    /// How many places must be free for each that such a target has, before it takes another.
+    fn leaves(self) -> usize {
+        match self {
+            Self::Answers | Self::Silent => 1,
+            Self::Unknown => STRANGER_LEAVES,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -164,7 +175,7 @@ impl<K: Copy + Ord + Hash, T> Queues<K, T> {
         let heads = Standing::ALL.into_iter().filter_map(|standing| {
             let head = self.ready[standing as usize].first()?;
             // Whoever has more places than are free leaves them to those that have fewer.
-            (head.0 < self.free(standing)).then_some(*head)
+            (head.0 * standing.leaves() < self.free(standing)).then_some(*head)
         });
         let (.., target) = heads.min()?;
         self.turns += 1;
