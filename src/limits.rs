@@ -59,6 +59,22 @@ pub const KEPT_CONNECTION_IDLE_MS: u64 = 1_000;
 pub const KEPT_CONNECTION_MS_MIN: u64 = 45_000;
 /// The same, at most.
 pub const KEPT_CONNECTION_MS_MAX: u64 = 60_000;
+/// Longest time for a lookup of a target's name, in milliseconds; it gets four fifths of the time for a connection at most.
+pub const LOOKUP_MS_MAX: u64 = 4_000;
+/// Longest time for one of its three tries.
+pub const LOOKUP_TRY_MS_MAX: u64 = 1_200;
+/// Names of targets whose addresses are kept.
+pub const NAMES_MAX: usize = 4_096;
+/// How long an address holds at least before its name is asked for again, in milliseconds, whatever the name server says.
+pub const NAME_FRESH_MS_MIN: u64 = 1_000;
+/// The same, at most, so that a changed address is noticed.
+pub const NAME_FRESH_MS_MAX: u64 = 60_000;
+/// How long an address is used after that while no name server answers, in milliseconds.
+pub const NAME_STALE_MS: u64 = 3_600_000;
+/// How long an attempt waits for a new answer where it has such an old address, in milliseconds.
+pub const STALE_PATIENCE_MS: u64 = 300;
+/// How long a name is not asked for again after a lookup that failed, in milliseconds.
+pub const NAME_FAILED_MS: u64 = 1_000;
 /// How far a node's wall clock may be from its peers' median before it stops leading, in milliseconds.
 pub const CLOCK_OFFSET_MS_MAX: u64 = 500;
 /// A wall clock that moves by more against the monotonic one has jumped far, in milliseconds: it is held until somebody confirms
@@ -91,6 +107,9 @@ const _: () = assert!(ENTRY_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX < PEER_MESSAGE_
 const _: () = assert!(APPEND_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 // A forwarded request, and the answer with a whole task in it, fit in one message.
 const _: () = assert!(REQUEST_BYTES_MAX + ENTRY_OVERHEAD_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
+// Each try of a lookup has its time, and an old address is used well before.
+const _: () = assert!(3 * LOOKUP_TRY_MS_MAX < LOOKUP_MS_MAX && STALE_PATIENCE_MS < LOOKUP_TRY_MS_MAX);
+const _: () = assert!(NAME_FRESH_MS_MIN < NAME_FRESH_MS_MAX && NAME_FRESH_MS_MAX < NAME_STALE_MS);
 const _: () = assert!(CLOCK_OFFSET_MS_MAX < CLOCK_STEP_MS_MAX && CLOCK_STEP_MS_MAX < CLOCK_LATE_START_MS);
 const _: () = assert!(SHARDS.is_multiple_of(GROUPS_DEFAULT));
 const _: () =

@@ -9,7 +9,7 @@ use crate::limits::CONNECTIONS_LEAVING_MAX;
 /// Files that belong to nobody in particular: standard streams, pollers, listeners, gossip's sockets, locks, and
 /// connections that are about to be refused or closed.
 const FIXED: u64 = 48 + CONNECTIONS_LEAVING_MAX as u64;
-/// Files of one callback in flight: its connection, and a lookup of its name or a second address that is tried meanwhile.
+/// Files of one callback in flight: two that ask for its name, or its connection and a second address that is tried meanwhile.
 const PER_CALLBACK: u64 = 2;
 /// Files that the store has open besides tables: journals, segments of the log, what compactions read and write,
 /// snapshots that come in.

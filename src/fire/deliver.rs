@@ -32,6 +32,7 @@ mod clients;
 mod headers;
 mod kept;
 mod last_look;
+mod names;
 
 /// One HTTP request to make.
 #[derive(Clone, Debug)]
@@ -90,11 +91,13 @@ pub enum LocalLimit {
     Ports,
     /// A route: the machine has no network, or none that leads there.
     Route,
+    /// A place among the lookups of names.
+    Lookups,
 }
 
 impl LocalLimit {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Files, Self::Memory, Self::Ports, Self::Route];
+    pub const ALL: [Self; 5] = [Self::Files, Self::Memory, Self::Ports, Self::Route, Self::Lookups];
 
     /// Its name in logs and metrics.
     pub fn name(self) -> &'static str {
@@ -103,6 +106,7 @@ impl LocalLimit {
             Self::Memory => "memory",
             Self::Ports => "ports",
             Self::Route => "route",
+            Self::Lookups => "lookups",
         }
     }
 }
@@ -130,6 +134,8 @@ pub struct DeliverOptions {
     pub idle_per_target: usize,
     /// Most connections kept to all targets together; an attempt that finds no place for its connection closes it.
     pub idle_total: usize,
+    /// Most lookups of names at the same time: as many as attempts may be in flight, so that none waits for others'.
+    pub lookups_max: usize,
     /// Certificates in PEM that https targets may be signed by, besides those the machine trusts.
     #[serde(skip)]
     pub extra_roots_pem: Option<Vec<u8>>,
@@ -142,6 +148,7 @@ impl Default for DeliverOptions {
             timeout_ms: 10_000,
             idle_per_target: 64,
             idle_total: usize::MAX,
+            lookups_max: usize::MAX,
             extra_roots_pem: None,
         }
     }

@@ -198,6 +198,7 @@ fn deliver_options(config: &Config) -> DeliverOptions {
         connect_timeout_ms: config.fire.connect_timeout_ms,
         idle_per_target: (config.fire.in_flight_per_target_max as usize).min(IDLE_PER_TARGET_MAX),
         idle_total: config.files.idle as usize,
+        lookups_max: config.fire.in_flight_max.min(config.files.in_flight) as usize,
         extra_roots_pem: None,
     }
 }

@@ -1,16 +1,18 @@
 //! One target's trouble is nobody else's: backlogs larger than the windows, many targets that hang, tasks that move away from
 //! one. Judged by what arrives while nothing of the others has ended, never by time.
 
+use std::process::Command;
 use std::time::Duration;
 
 use futures_util::future::join_all;
 use jiff::Timestamp;
 use serde_json::json;
+use tokio::net::UdpSocket;
 
 use crate::harness::client::{Told, one_shot};
 use crate::harness::node::{Node, Place};
 use crate::harness::sink::Sink;
-use crate::harness::{wall_ms, wall_secs};
+use crate::harness::{eventually, namespace, wall_ms, wall_secs};
 
 /// Clients that create at the same time.
 const CLIENTS: usize = 16;
@@ -119,4 +121,90 @@ async fn a_task_that_is_updated_leaves_the_queue_of_its_old_target() {
         hung.count() <= 2 + (100 - moved),
         "nothing that was moved went to the old target"
     );
+}
+
+/// A name server at the usual port of this network namespace: names that begin with `quick` are this machine's, and nobody
+/// answers for others.
+async fn name_server() {
+    let socket = UdpSocket::bind("127.0.0.1:53")
+        .await
+        .expect("the port is free in a namespace");
+    tokio::spawn(async move {
+        let mut question = [0; 512];
+        while let Ok((length, client)) = socket.recv_from(&mut question).await {
+            // One question, whose name is followed by a zero, its kind and its class.
+            let end = 12
+                + question[12..length]
+                    .iter()
+                    .position(|byte| *byte == 0)
+                    .expect("a name ends")
+                + 5;
+            if !question[13..].starts_with(b"quick") {
+                continue;
+            }
+            let count = u8::from(question[end - 3] == 1);
+            let mut answer = vec![question[0], question[1], 0x81, 0x80, 0, 1, 0, count, 0, 0, 0, 0];
+            answer.extend_from_slice(&question[12..end]);
+            if count == 1 {
+                answer.extend_from_slice(&[0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 1, 0, 4, 127, 0, 0, 1]);
+            }
+            // A client that is gone wants no answer.
+            let _ = socket.send_to(&answer, client).await;
+        }
+    });
+}
+
+/// Whether the test is in namespaces of its own, with a loopback that is up, and with this test's name server.
+fn has_own_name_server(test: &str) -> bool {
+    let needs = "needs user, mount and network namespaces (unshare -rmn)";
+    if !namespace::is_inside(&["--map-root-user", "--mount", "--net"], test, needs) {
+        return false;
+    }
+    let run = |program: &str, arguments: &[&str]| {
+        let status = Command::new(program).args(arguments).status();
+        assert!(status.is_ok_and(|status| status.success()), "{program} {arguments:?}");
+    };
+    run("ip", &["link", "set", "lo", "up"]);
+    let place = Place::new();
+    let file = place.path("resolv.conf");
+    std::fs::write(&file, "nameserver 127.0.0.1\n").expect("the file can be written");
+    // What is bound stays when its name is gone.
+    run("mount", &["--bind", file.to_str().expect("text"), "/etc/resolv.conf"]);
+    true
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn names_that_nobody_answers_for_hold_nobody_else() {
+    if !has_own_name_server("targets::names_that_nobody_answers_for_hold_nobody_else") {
+        return;
+    }
+    name_server().await;
+    let (place, quick) = (Place::new(), Sink::start().await);
+    let node = place
+        .node()
+        .set("fire.connect_timeout_ms", FOR_EVER_MS)
+        .set("fire.timeout_ms", FOR_EVER_MS);
+    let node = node.start().await;
+    let dead = (0..600)
+        .map(|n| (format!("dead{n}"), format!("http://dead{n}.test/")))
+        .collect();
+    create_all(&node, 1, dead).await;
+    let mut client = node.client();
+    eventually("lookups that hang", async || {
+        (client.count("xcron_fires_in_flight").await >= 200).then_some(())
+    })
+    .await;
+    let names = (0..40).map(|n| (format!("quick{n}"), quick.url_at(&format!("quick{n}.test"), "/ok")));
+    create_all(&node, 1, names.collect()).await;
+    quick.wait_for_count(40).await;
+    let threads = std::fs::read_dir(format!("/proc/{}/task", node.id()))
+        .expect("it runs")
+        .count();
+    assert!(threads < 64, "{threads} threads: a lookup takes none");
+    assert_eq!(quick.count(), 40, "once each");
+    eventually("the reason of an attempt that failed", async || {
+        let told = client.show("dead0").await.done();
+        (told["retrying"][0]["reason"] == "dns").then_some(())
+    })
+    .await;
 }

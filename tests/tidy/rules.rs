@@ -124,6 +124,10 @@ pub const ONLY: &[Only] = &[
         within: &["src/fire/deliver"],
     },
     Only {
+        path: "hickory_resolver",
+        within: &["src/fire/deliver/names/"],
+    },
+    Only {
         path: "rustls",
         within: &["src/fire/deliver"],
     },
@@ -181,6 +185,7 @@ pub const ONLY: &[Only] = &[
         within: &[
             "src/cli/",
             "src/config",
+            "src/fire/deliver/names/",
             "src/identity",
             "src/metrics/process",
             "src/node",

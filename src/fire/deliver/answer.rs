@@ -8,6 +8,7 @@ use reqwest::Response;
 use reqwest::header::{HeaderMap, RETRY_AFTER};
 use rustix::io::Errno;
 
+use super::names::LookupError;
 use super::{Delivered, LocalLimit};
 use crate::core::instant::http_date_ms;
 use crate::core::reason::NoAnswer;
@@ -61,7 +62,12 @@ pub(super) fn failure(error: &reqwest::Error, is_sent: bool) -> Delivered {
 
 /// What this node lacked, if it was that.
 fn local_limit(error: &reqwest::Error) -> Option<LocalLimit> {
-    let code = io_errors(error).find_map(io::Error::raw_os_error)?;
+    let lookup = causes(error).find_map(|error| error.downcast_ref::<LookupError>());
+    let code = match lookup {
+        Some(LookupError::NotBegun) => return Some(LocalLimit::Lookups),
+        Some(LookupError::Local(code)) => *code,
+        _ => io_errors(error).find_map(io::Error::raw_os_error)?,
+    };
     Some(match Errno::from_raw_os_error(code) {
         Errno::MFILE | Errno::NFILE => LocalLimit::Files,
         Errno::NOBUFS | Errno::NOMEM => LocalLimit::Memory,

@@ -16,6 +16,7 @@ use rustls_platform_verifier::Verifier;
 use url::Url;
 
 use super::kept::{Slot, Slots};
+use super::names::{Names, SystemLookup};
 use super::{DeliverBuildError, DeliverOptions, chain};
 use crate::clock::Clock;
 use crate::entropy::Entropy;
@@ -28,6 +29,7 @@ const USER_AGENT: &str = concat!("xcron/", env!("CARGO_PKG_VERSION"));
 pub(super) struct Clients {
     options: DeliverOptions,
     tls: ClientConfig,
+    names: Names,
     clock: Arc<dyn Clock>,
     entropy: Arc<dyn Entropy>,
     /// Its connections are never used again.
@@ -52,7 +54,10 @@ impl Clients {
         entropy: Arc<dyn Entropy>,
     ) -> Result<Self, DeliverBuildError> {
         let tls = tls(options.extra_roots_pem.as_deref())?;
-        let build = |idle_per_target| builder(options, &tls, idle_per_target).build();
+        let lookup = Arc::new(SystemLookup::new(clock.clone()));
+        let connect_time = Duration::from_millis(options.connect_timeout_ms);
+        let names = Names::new(lookup, clock.clone(), options.lookups_max, connect_time);
+        let build = |idle_per_target| builder(options, &tls, &names, idle_per_target).build();
         let fresh = build(0).map_err(DeliverBuildError::Client)?;
         let client = build(options.idle_per_target).map_err(DeliverBuildError::Client)?;
         let until = end_of_life(clock.as_ref(), entropy.as_ref());
@@ -60,6 +65,7 @@ impl Clients {
         Ok(Self {
             options: options.clone(),
             tls,
+            names,
             clock,
             entropy,
             fresh,
@@ -88,7 +94,7 @@ impl Clients {
     pub(super) fn kept(&self) -> Client {
         let mut kept = self.kept.lock();
         if self.clock.monotonic() >= kept.until {
-            match builder(&self.options, &self.tls, self.options.idle_per_target).build() {
+            match builder(&self.options, &self.tls, &self.names, self.options.idle_per_target).build() {
                 Ok(client) => {
                     let until = end_of_life(self.clock.as_ref(), self.entropy.as_ref());
                     *kept = Kept { client, until };
@@ -112,7 +118,7 @@ fn end_of_life(clock: &dyn Clock, entropy: &dyn Entropy) -> Duration {
 }
 
 /// A client with every default that is wrong for callbacks replaced.
-fn builder(options: &DeliverOptions, tls: &ClientConfig, idle_per_target: usize) -> ClientBuilder {
+fn builder(options: &DeliverOptions, tls: &ClientConfig, names: &Names, idle_per_target: usize) -> ClientBuilder {
     Client::builder()
         .user_agent(USER_AGENT)
         .connect_timeout(Duration::from_millis(options.connect_timeout_ms))
@@ -125,6 +131,8 @@ fn builder(options: &DeliverOptions, tls: &ClientConfig, idle_per_target: usize)
         .retry(retry::never())
         // Otherwise HTTP_PROXY of whoever started the node takes every callback, also those to loopback.
         .no_proxy()
+        // The machine's own resolver takes a thread for each name that nobody answers for, out of a pool that others need.
+        .dns_resolver(Arc::new(names.clone()))
         .http1_only()
         // The status line decides: what comes after it must not hide it.
         .http1_max_headers(ANSWER_HEADERS_MAX)
