@@ -180,7 +180,8 @@ impl Steady {
         if is_far {
             tracing::warn!(
                 moved_ms = base_ms - kept_base_ms.unwrap_or(base_ms),
-                "the wall clock is far from what it was when this node last ran: what is due by it alone is held (see /readyz)"
+                "the wall clock is far from what it was when this node last ran: what is due by it alone is held (see /readyz); \
+                 if it is right, say so: 'xcron clock accept'"
             );
         }
         let doubt = if is_far {

@@ -3,6 +3,7 @@
 #![allow(clippy::print_stdout, reason = "what a failing test has to tell")]
 
 mod cli;
+mod clock;
 mod cluster;
 mod damage;
 mod defaults;

@@ -9,7 +9,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead, BufReader};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -26,7 +26,7 @@ use xcron::store::kv::{Kv, ReadKv, Write};
 use xcron::store::{DirSpools, Spools};
 use xcron::wal::{self, Wal, WalError};
 
-use crate::harness::{namespace, random};
+use crate::harness::{namespace, random, shim};
 
 const NAME: &str = "power::what_was_acknowledged_survives_a_power_cut";
 /// Set in the process whose power is cut.
@@ -232,21 +232,6 @@ fn expect_all_there(directory: &Path, acknowledged: &Acknowledged) {
     }
 }
 
-fn built_shim(directory: &Path) -> Option<PathBuf> {
-    let (source, shim) = (
-        concat!(env!("CARGO_MANIFEST_DIR"), "/tests/it/power/shim.c"),
-        directory.join("shim.so"),
-    );
-    let built = Command::new("cc")
-        .args(["-shared", "-fPIC", "-O1", "-o"])
-        .arg(&shim)
-        .arg(source)
-        .output();
-    let Ok(output) = built else { return None };
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    Some(shim)
-}
-
 #[test]
 fn what_was_acknowledged_survives_a_power_cut() {
     if std::env::var_os(WORKING).is_some() {
@@ -254,7 +239,7 @@ fn what_was_acknowledged_survives_a_power_cut() {
     }
     let place = tempfile::tempdir().expect("a temporary directory");
     let root = place.path().canonicalize().expect("there");
-    let Some(shim) = built_shim(&root) else {
+    let Some(shim) = shim::build("power/shim.c", &root) else {
         return namespace::not_run(NAME, "needs a C compiler (cc)");
     };
     let mut random = random(1);

@@ -10,6 +10,7 @@ pub mod image;
 pub mod namespace;
 pub mod node;
 pub mod oracle;
+pub mod shim;
 pub mod sink;
 pub mod view;
 
