@@ -25,7 +25,7 @@ what the callbacks say. Without a case, all of them:
   drain              one of four nodes leaves
   at-most-once       $XCRON_CHAOS_ONCE [10000] tasks that are delivered at most once, due in one second at a target on another host
   operations         what an operator does, in random order, with kill -9 in between: restarts, a node away meanwhile, a
-                     lost disk, growth, shrinking. $XCRON_CHAOS_ROUNDS [20] rounds from $XCRON_CHAOS_SEED; no group may ever
+                     lost disk, growth, shrinking, two of three lost for good. $XCRON_CHAOS_ROUNDS [20] rounds from $XCRON_CHAOS_SEED; no group may ever
                      have fewer than three voters. Only when it is named: it takes half an hour
 
 Options:

@@ -1,5 +1,5 @@
 # What an operator does to a living cluster, in random order and under load, for scripts/chaos.sh: restarts, a node away
-# while others restart, a lost disk, growth, shrinking, with `kill -9` in between. Watches how many voters the groups have.
+# while others restart, a lost disk, growth, shrinking, a lost majority, with `kill -9` in between. Watches how many voters the groups have.
 # Sourced by scripts/chaos.sh.
 # shellcheck shell=bash
 
@@ -102,9 +102,38 @@ round_shrink() {
         round_grow
         await_rest $((${#nodes[@]} + 1))
     fi
-    "${HUB[@]}" "$XCRON" cluster drain "$(node_id "${nodes[0]}")" --api "http://$(api_address "${nodes[1]}")" \
+    leave "${nodes[0]}" "${nodes[1]}"
+}
+
+# Node $1 is drained through node $2.
+leave() {
+    "${HUB[@]}" "$XCRON" cluster drain "$(node_id "$1")" --api "http://$(api_address "$2")" \
         >>"$NODES_DIR/bench.log" 2>&1 || give_up "cluster drain fails: $(tail -n 1 "$NODES_DIR/bench.log")"
-    await_end "${nodes[0]}" "$REST_SECS" || give_up 'the drained node does not end'
+    await_end "$1" "$REST_SECS" || give_up 'the drained node does not end'
+}
+
+# Two of three are lost for good, with their disks: the third goes on alone, and new nodes join it. What it holds must not be
+# lost, so the load has come to rest by then; only its dues are still to come.
+round_lost_majority() {
+    local nodes other
+    mapfile -t nodes < <(running)
+    while [ "${#nodes[@]}" -gt 3 ]; do
+        leave "${nodes[0]}" "${nodes[1]}"
+        mapfile -t nodes < <(running)
+    done
+    await_rest 3
+    start_round_load 6 30
+    sleep 6
+    end_watch
+    for other in "${nodes[@]}"; do kill_node "$other"; done
+    for other in "${nodes[@]:1}"; do rm -rf "$(data_dir "$other")"; done
+    "$XCRON" recover --as-sole-voter --yes --data "$(data_dir "${nodes[0]}")" >>"$NODES_DIR/bench.log" 2>&1 ||
+        give_up "recover fails: $(tail -n 1 "$NODES_DIR/bench.log")"
+    start_node "${nodes[0]}"
+    pause_up_to 20
+    for other in "${nodes[@]:1}"; do start_node "$other"; done
+    await_rest 3
+    watch_voters 3
 }
 
 # In the middle of something else: any node, and it is started again.
@@ -124,10 +153,11 @@ running_apis() {
     printf '%s\n' "$list"
 }
 
-# The load of one round: only through the nodes that run now. Those that leave meanwhile refuse.
+# The load of one round, for $1 seconds, each task due after $2: only through the nodes that run now. Those that leave
+# meanwhile refuse.
 start_round_load() {
     bench_command
-    "${BENCH[@]}" --api "$(running_apis)" -n $((RATE * ROUND_SECS)) -c 64 --rate "$RATE" --delay "$DELAY_SECS" \
+    "${BENCH[@]}" --api "$(running_apis)" -n $((RATE * $1)) -c 64 --rate "$RATE" --delay "$2" \
         --wait "$WAIT_SECS" >"$NODES_DIR/bench.json" 2>>"$NODES_DIR/bench.log" &
     LOAD_PID=$!
     sleep 3
@@ -150,7 +180,7 @@ judge_round() {
 }
 
 operations() {
-    local round kind kinds=(restarts one_away lost_disk grow shrink) order=() seed=${XCRON_CHAOS_SEED:-$((RANDOM * 32768 + RANDOM))}
+    local round kind kinds=(restarts one_away lost_disk grow shrink lost_majority) order=() seed=${XCRON_CHAOS_SEED:-$((RANDOM * 32768 + RANDOM))}
     RANDOM=$seed
     ACKED=0 REPEATED=0
     SERVE=(--replace-after-secs "$REPLACE_SECS")
@@ -162,7 +192,7 @@ operations() {
             sort -n | cut -d' ' -f2)
         kind=${order[0]}
         order=("${order[@]:1}")
-        start_round_load
+        [ "$kind" = lost_majority ] || start_round_load "$ROUND_SECS" "$DELAY_SECS"
         "round_$kind"
         [ $((RANDOM % 2)) = 0 ] || round_kill
         judge_round "$round" "$kind"
