@@ -13,8 +13,18 @@ pub(super) fn of(status: &ClusterStatus) -> Vec<String> {
             "no leader for {unled} of {groups} groups: their tasks do not fire"
         ));
     }
-    let dead = status.nodes.iter().filter(|node| !node.alive && !node.left);
-    problems.extend(dead.map(|node| format!("node {} is dead, for {} by now", node.id, time(node.since_secs))));
+    let dead = || status.nodes.iter().filter(|node| !node.alive && !node.left);
+    problems.extend(dead().map(|node| format!("node {} is dead, for {} by now", node.id, time(node.since_secs))));
+    if dead().next().is_some() {
+        let leaves = |node: &&NodeStatus| node.alive && node.draining && node.replicas != Some(0);
+        problems.extend(status.nodes.iter().filter(leaves).map(|node| {
+            format!(
+                "node {} drains, and may have to wait: its groups keep as many voters as they have, until the dead node is back or its \
+                 place is given away",
+                node.id
+            )
+        }));
+    }
     let under = status.groups.iter().filter_map(|group| group.copies);
     let (under, least) = under
         .filter(|copies| *copies < status.copies_wanted)
@@ -118,5 +128,20 @@ mod tests {
             "2 groups have fewer than 3 copies, the least 1; 2 nodes can hold them: add nodes"
         );
         assert!(told[3].contains("cccccccccccccccc is off by -900 ms"), "{told:?}");
+    }
+
+    #[test]
+    fn a_drain_that_waits_for_a_dead_node_says_so() {
+        let mut status = status(&[Some(2)]);
+        status.nodes[0].draining = true;
+        assert!(!of(&status).iter().any(|problem| problem.contains("drains")));
+        status.nodes[1].alive = false;
+        let told = of(&status);
+        assert!(
+            told[1].starts_with("node aaaaaaaaaaaaaaaa drains, and may have to wait"),
+            "{told:?}"
+        );
+        status.nodes[0].replicas = Some(0);
+        assert!(!of(&status).iter().any(|problem| problem.contains("drains")));
     }
 }
