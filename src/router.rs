@@ -3,6 +3,7 @@
 //! Owns the trait and its outcomes, which keep "not done" and "may have happened" apart. Called by `api` alone.
 
 mod cluster;
+mod pages;
 mod prepare;
 mod replica;
 mod wire;
@@ -16,6 +17,7 @@ use crate::id::TaskId;
 use crate::peer::BoxFuture;
 
 pub use cluster::{LeaderHints, Parts, Router};
+pub use pages::{Cursor, Page};
 pub use replica::Replicas;
 
 /// A task to create; everything in it has been checked.
@@ -178,6 +180,10 @@ pub trait Tasks: Send + Sync + 'static {
 
     /// Reads a task. A deleted one is not found.
     fn query(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>>;
+
+    /// Reads some tasks of one group, in the order of their rows, from the cursor on. Each page is as its group was at one moment of the
+    /// call; different pages are of different moments.
+    fn page(&self, from: Cursor) -> BoxFuture<'_, Result<Page, QueryError>>;
 
     /// Reads a task as some copy of it has it, which may lack the latest changes. Answers also where no leader does.
     fn query_stale(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>>;

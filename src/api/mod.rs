@@ -23,6 +23,7 @@ mod call;
 mod cluster;
 mod compat;
 mod envelope;
+mod export;
 mod guard;
 mod health;
 mod json;
@@ -52,6 +53,8 @@ pub enum Call {
     GetTask,
     /// `PUT /v1/tasks/{id}`.
     PutTask,
+    /// `GET /v1/export`.
+    Export,
 }
 
 impl Call {
@@ -63,6 +66,7 @@ impl Call {
             Self::QueryTask => "queryTask",
             Self::GetTask => "getTask",
             Self::PutTask => "putTask",
+            Self::Export => "export",
         }
     }
 }
@@ -112,6 +116,7 @@ pub fn app(state: ApiState) -> App {
         .route("/xcron/deleteTask", post(compat::delete))
         .route("/xcron/queryTask", get(compat::query))
         .route("/v1/tasks/{id}", get(v1::show).put(v1::replace))
+        .route("/v1/export", get(export::tasks))
         .route("/v1/cluster", get(cluster::status))
         .route("/v1/cluster/init", post(cluster::init))
         .route("/v1/cluster/nodes/{call}", post(cluster::drain))

@@ -23,12 +23,15 @@ use crate::entropy::Entropy;
 use crate::id::TaskId;
 use crate::peer::BoxFuture;
 use crate::readiness::Readiness;
-use crate::router::{Change, CreateError, DeleteError, NewTask, QueryError, TaskView, Tasks, UpdateError};
+use crate::router::{
+    Change, CreateError, Cursor, DeleteError, NewTask, Page, QueryError, TaskView, Tasks, UpdateError,
+};
 
 mod cluster;
 mod codes;
 mod corpus;
 mod doc;
+mod export;
 mod repeat;
 mod routes;
 mod v1;
@@ -91,6 +94,8 @@ pub(super) struct FakeTasks {
     pub(super) update: Option<UpdateError>,
     pub(super) view: Option<TaskView>,
     pub(super) query: Option<QueryError>,
+    /// The tasks of each group.
+    pub(super) pages: Vec<Vec<TaskView>>,
     /// Never answer.
     pub(super) silent: bool,
     /// Panic, as no code of ours should.
@@ -128,6 +133,14 @@ impl Tasks for FakeTasks {
         self.seen.asked.lock().push(id);
         let error = self.query.clone().unwrap_or(QueryError::NotFound);
         Box::pin(async move { self.view.clone().ok_or(error) })
+    }
+
+    fn page(&self, from: Cursor) -> BoxFuture<'_, Result<Page, QueryError>> {
+        let answer = self
+            .query
+            .clone()
+            .map_or_else(|| Ok(export::page(&self.pages, &from)), Err);
+        Box::pin(async move { answer })
     }
 
     fn query_stale(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>> {

@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full, Limited};
+use hyper::header::{HeaderMap, LINK};
 use hyper::{Method, Request, StatusCode};
 use hyper_util::client::legacy::Client;
 use hyper_util::rt::TokioExecutor;
@@ -23,8 +24,20 @@ pub(super) async fn call(url: &str, method: Method) -> anyhow::Result<Bytes> {
     send(url, method, Bytes::new()).await
 }
 
+/// Reads one of several answers, and the path of the next, as the header `Link` names it.
+pub(super) async fn page(url: &str) -> anyhow::Result<(Bytes, Option<String>)> {
+    let (body, headers) = exchange(url, Method::GET, Bytes::new()).await?;
+    let link = headers.get(LINK).and_then(|link| link.to_str().ok());
+    let next = link.and_then(|link| link.strip_prefix('<')?.strip_suffix(">; rel=\"next\""));
+    Ok((body, next.map(str::to_owned)))
+}
+
 /// Sends a request and reads the answer, which must be a success.
 pub(super) async fn send(url: &str, method: Method, body: Bytes) -> anyhow::Result<Bytes> {
+    exchange(url, method, body).await.map(|(body, _)| body)
+}
+
+async fn exchange(url: &str, method: Method, body: Bytes) -> anyhow::Result<(Bytes, HeaderMap)> {
     let request = Request::builder()
         .method(method)
         .uri(url)
@@ -33,16 +46,20 @@ pub(super) async fn send(url: &str, method: Method, body: Bytes) -> anyhow::Resu
     let client = Client::builder(TokioExecutor::new()).build_http();
     let exchange = async {
         let response = client.request(request).await?;
-        let status = response.status();
+        let (status, headers) = (response.status(), response.headers().clone());
         let body = Limited::new(response.into_body(), ANSWER_BYTES_MAX).collect().await;
-        anyhow::Ok((status, body.map_err(|error| anyhow::anyhow!(error))?.to_bytes()))
+        anyhow::Ok((
+            status,
+            headers,
+            body.map_err(|error| anyhow::anyhow!(error))?.to_bytes(),
+        ))
     };
-    let (status, body) = tokio::time::timeout(PATIENCE, exchange)
+    let (status, headers, body) = tokio::time::timeout(PATIENCE, exchange)
         .await
         .with_context(|| format!("{url} did not answer within {} s", PATIENCE.as_secs()))?
         .with_context(|| format!("cannot reach {url} (no node listens there; the API of another one: --api)"))?;
     match status {
-        StatusCode::OK | StatusCode::ACCEPTED => Ok(body),
+        StatusCode::OK | StatusCode::ACCEPTED => Ok((body, headers)),
         _ => bail!("{url} answered {status}: {}", told(&body)),
     }
 }

@@ -14,8 +14,8 @@ use hyper::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use super::export::{LINE_V1, Line};
 use super::{client, print};
+use crate::core::export::{LINE_V1, Line};
 use crate::core::instant::instant_ms;
 
 /// Longest line: a task with the largest body, and what is around it.

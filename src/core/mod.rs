@@ -4,6 +4,7 @@
 pub mod command;
 pub mod drift;
 pub mod due;
+pub mod export;
 pub mod instant;
 pub mod machine;
 pub mod plan;

@@ -16,10 +16,13 @@ use crate::id::{GroupId, NodeId, TaskId};
 use crate::net::{CallError, Service};
 use crate::peer::BoxFuture;
 use crate::peer::Call;
+use crate::router::pages::Rows;
 use crate::router::prepare::OLDER_RELEASE;
 use crate::router::replica::{Refusal, Replicas};
 use crate::router::wire::{self, Answer, Request};
-use crate::router::{Change, CreateError, DeleteError, NewTask, QueryError, TaskView, Tasks, UpdateError};
+use crate::router::{
+    Change, CreateError, Cursor, DeleteError, NewTask, Page, QueryError, TaskView, Tasks, UpdateError,
+};
 
 mod update;
 
@@ -79,12 +82,15 @@ enum Work<'a> {
     Read(&'a TaskId),
     /// Read this task as the copy has it.
     ReadStale(&'a TaskId),
+    /// Read tasks from this row on.
+    Page(&'a [u8]),
 }
 
 /// What the group says.
 enum Answered {
     Reply(Reply),
     Task(Option<Box<TaskView>>),
+    Rows(Rows),
 }
 
 /// Why a call has no answer from its group.
@@ -153,6 +159,7 @@ impl Router {
                 let task = self.0.replicas.read_stale(id);
                 task.map(|task| Answered::Task(task.map(Box::new)))
             }
+            Work::Page(from) => self.0.replicas.page(group, from).await.map(Answered::Rows),
         }
     }
 
@@ -168,6 +175,7 @@ impl Router {
             Work::Propose(op) => Request::Propose { group, op },
             Work::Read(id) => Request::Read { id: id.clone() },
             Work::ReadStale(id) => Request::ReadStale { id: id.clone() },
+            Work::Page(from) => Request::Page { group, from },
         });
         let answer = self.0.call.call(node, Service::Router, request, deadline).await;
         let answer = answer.map_err(|error| match error {
@@ -182,6 +190,7 @@ impl Router {
                 spec: record::decode_spec(spec).map_err(unreadable)?,
                 state: record::decode_state(state).map_err(unreadable)?,
             })))),
+            Ok(Answer::Page { tasks, next }) => Rows::decode(&tasks, next).map(Answered::Rows).map_err(unreadable),
             Ok(Answer::NotLeader { leader }) => Err(Refusal::NotLeader(leader)),
             Ok(Answer::Overloaded) => Err(Refusal::Overloaded),
             Ok(Answer::DiskReserve) => Err(Refusal::DiskReserve),
@@ -214,7 +223,7 @@ impl Router {
         let op = command::encode_op(&op);
         match self.search(group, Work::Propose(&op)).await? {
             (Answered::Reply(reply), is_repeated) => Ok((reply, is_repeated)),
-            (Answered::Task(_), _) => Err(Miss::Unknown),
+            (Answered::Task(_) | Answered::Rows(_), _) => Err(Miss::Unknown),
         }
     }
 
@@ -297,14 +306,31 @@ impl Router {
             Ok((Answered::Task(Some(task)), _)) => Ok(*task),
             Ok((Answered::Task(None), _)) => Err(QueryError::NotFound),
             Err(Miss::Unavailable(why)) => Err(QueryError::Unavailable(why)),
-            Ok((Answered::Reply(_), _)) | Err(Miss::Overloaded | Miss::DiskReserve | Miss::Unknown) => Err(
-                QueryError::Unavailable("no answer from the task's group in time".into()),
-            ),
+            Ok((Answered::Reply(_) | Answered::Rows(_), _))
+            | Err(Miss::Overloaded | Miss::DiskReserve | Miss::Unknown) => Err(QueryError::Unavailable(
+                "no answer from the task's group in time".into(),
+            )),
         }
     }
 }
 
 impl Router {
+    /// The tasks of one group, and where to go on: in the same group, or in the next one.
+    async fn page(&self, from: Cursor) -> Result<Page, QueryError> {
+        let groups = self.0.replicas.groups().count();
+        if from.group.0 >= groups.get() {
+            return Ok(Page::default());
+        }
+        match self.search(from.group, Work::Page(&from.row)).await {
+            Ok((Answered::Rows(rows), _)) => Ok(rows.page(from.group, groups)),
+            Err(Miss::Unavailable(why)) => Err(QueryError::Unavailable(why)),
+            Ok(_) | Err(Miss::Overloaded | Miss::DiskReserve | Miss::Unknown) => Err(QueryError::Unavailable(format!(
+                "no answer from group {} in time",
+                from.group.0
+            ))),
+        }
+    }
+
     /// Asks this node's copy, else whoever may have one, those that lead it first.
     async fn query_stale(&self, id: TaskId) -> Result<TaskView, QueryError> {
         let group = self.0.replicas.groups().group_of(id.key());
@@ -325,7 +351,7 @@ impl Router {
         match answered {
             Ok(Answered::Task(Some(task))) => Ok(*task),
             Ok(Answered::Task(None)) => Err(QueryError::NotFound),
-            Ok(Answered::Reply(_)) | Err(_) => Err(QueryError::Unavailable(
+            Ok(Answered::Reply(_) | Answered::Rows(_)) | Err(_) => Err(QueryError::Unavailable(
                 "no node that is alive has a copy of the task's group".into(),
             )),
         }
@@ -347,6 +373,10 @@ impl Tasks for Router {
 
     fn query(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>> {
         Box::pin(self.query(id))
+    }
+
+    fn page(&self, from: Cursor) -> BoxFuture<'_, Result<Page, QueryError>> {
+        Box::pin(self.page(from))
     }
 
     fn query_stale(&self, id: TaskId) -> BoxFuture<'_, Result<TaskView, QueryError>> {

@@ -16,6 +16,7 @@ use crate::id::{GroupId, NodeId, TaskId};
 use crate::raft::{Group, Groups, ProposeError};
 use crate::router::TaskView;
 use crate::router::cluster::LeaderHints;
+use crate::router::pages::Rows;
 use crate::router::prepare::prepare;
 use crate::router::wire::{self, Answer, Request};
 use crate::space::Space;
@@ -105,14 +106,25 @@ impl Replicas {
 
     /// Reads a task, linearizably; a deleted one is not there.
     pub(super) async fn read(&self, id: &TaskId) -> Result<Option<TaskView>, Refusal> {
-        let key = id.key();
-        let group = self.led(self.groups.group_of(key))?;
-        match tokio::time::timeout(self.deadline, while_leading(&group, group.read_barrier())).await {
-            Ok(Some(Ok(()))) => {}
-            Ok(Some(Err(_))) => return Err(Refusal::NotLeader(group.leader())),
-            Ok(None) | Err(_) => return Err(Refusal::NotLeader(None)),
-        }
+        let group = self.led(self.groups.group_of(id.key()))?;
+        self.barrier(&group).await?;
         look_up(&group, id)
+    }
+
+    /// Reads some tasks of a group from a row on, linearizably.
+    pub(super) async fn page(&self, group: GroupId, from: &[u8]) -> Result<Rows, Refusal> {
+        let group = self.led(group)?;
+        self.barrier(&group).await?;
+        Rows::read(&group, from)
+    }
+
+    /// Waits until everything that was acknowledged before is in the group's rows here.
+    async fn barrier(&self, group: &Group) -> Result<(), Refusal> {
+        match tokio::time::timeout(self.deadline, while_leading(group, group.read_barrier())).await {
+            Ok(Some(Ok(()))) => Ok(()),
+            Ok(Some(Err(_))) => Err(Refusal::NotLeader(group.leader())),
+            Ok(None) | Err(_) => Err(Refusal::NotLeader(None)),
+        }
     }
 
     /// Reads a task as this node's copy has it.
@@ -145,12 +157,16 @@ impl Replicas {
             }
             Ok(Request::Read { id }) => encode_task(self.read(&id).await),
             Ok(Request::ReadStale { id }) => encode_task(self.read_stale(&id)),
+            Ok(Request::Page { group, from }) => match self.page(group, from).await {
+                Ok(rows) => rows.encode(),
+                Err(refusal) => refusal.encode(),
+            },
         }
     }
 }
 
 /// The task in the group's rows; a deleted one is not there.
-fn look_up(group: &Group, id: &TaskId) -> Result<Option<TaskView>, Refusal> {
+pub(super) fn look_up(group: &Group, id: &TaskId) -> Result<Option<TaskView>, Refusal> {
     let failed = |error: StoreError| Refusal::Failed(error.to_string());
     for _ in 0..READS_MAX {
         let state = group.store().state(id.key()).map_err(failed)?;

@@ -32,6 +32,14 @@ pub(super) enum Request<'a> {
         /// The task.
         id: TaskId,
     },
+    /// Read tasks of a group, linearizably.
+    Page {
+        /// The group.
+        group: GroupId,
+        /// The row to begin at; empty for the first.
+        #[serde(borrow, serialize_with = "raw_bytes")]
+        from: &'a [u8],
+    },
 }
 
 /// What the leading node answers.
@@ -55,6 +63,14 @@ pub(super) enum Answer<'a> {
     Failed(&'a str),
     /// Not done: what room the disk has there is kept for what must go on.
     DiskReserve,
+    /// Tasks, each as encoded spec and state, and the row to go on at, if there are more.
+    Page {
+        /// The tasks.
+        #[serde(borrow)]
+        tasks: Vec<(&'a [u8], &'a [u8])>,
+        /// The next row.
+        next: Option<&'a [u8]>,
+    },
 }
 
 /// The bytes of a message.
@@ -89,6 +105,11 @@ mod tests {
         let id = TaskId::parse("a-1").expect("valid");
         assert_eq!(hex(&encode(&Request::Read { id: id.clone() })), "010103612d31");
         assert_eq!(hex(&encode(&Request::ReadStale { id })), "010203612d31");
+        let page = Request::Page {
+            group: GroupId(3),
+            from: b"r",
+        };
+        assert_eq!(hex(&encode(&page)), "0103030172");
         let answers = [
             (Answer::Reply(Reply::Done), "010000"),
             (Answer::Task(Some((b"s", b"t"))), "01010101730174"),
@@ -97,6 +118,13 @@ mod tests {
             (Answer::Unknown, "0104"),
             (Answer::Failed("no"), "0105026e6f"),
             (Answer::DiskReserve, "0106"),
+            (
+                Answer::Page {
+                    tasks: vec![(b"s", b"t")],
+                    next: Some(b"n"),
+                },
+                "0107010173017401016e",
+            ),
         ];
         for (answer, bytes) in answers {
             assert_eq!(hex(&encode(&answer)), bytes);

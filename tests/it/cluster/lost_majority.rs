@@ -79,11 +79,24 @@ async fn a_survivor_goes_on_alone_and_is_joined_by_new_nodes() {
     carried_elsewhere(cluster).await;
 }
 
+fn sorted(output: &Output) -> Vec<String> {
+    let text = String::from_utf8_lossy(&output.stdout);
+    let mut lines: Vec<_> = text.lines().map(str::to_owned).collect();
+    lines.sort();
+    lines
+}
+
 /// The tasks of a stopped node's directory, in a cluster that has never seen them.
 async fn carried_elsewhere(mut cluster: Cluster) {
+    let of_cluster = Command::new(env!("CARGO_BIN_EXE_xcron"))
+        .args(["export", "--api", &format!("http://{}", cluster.apis()[1])])
+        .output();
+    let of_cluster = of_cluster.expect("the program is built and can be run");
+    assert!(of_cluster.status.success(), "{}", said(&of_cluster));
     cluster.stop(1).await;
     let export = xcron(&["export"], &cluster.data(1));
     assert!(export.status.success(), "{}", said(&export));
+    assert_eq!(sorted(&of_cluster), sorted(&export), "the cluster says the same");
     let lines = String::from_utf8(export.stdout.clone()).expect("JSON is UTF-8");
     assert_eq!(lines.lines().count(), TASKS);
     assert!(
