@@ -339,11 +339,8 @@ power_cut() {
 power_loss() {
     local number
     check_disks
-    for number in 1 2 3; do
-        make_disk "$number"
-        start_node "$number"
-    done
-    await_rest 3
+    for number in 1 2 3; do make_disk "$number"; done
+    start_nodes 3
     start_load 30
     before_second
     cut_power
