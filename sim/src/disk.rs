@@ -29,6 +29,8 @@ pub use work::Workshop;
 
 /// A disk writes a sector whole or not at all.
 pub const SECTOR_BYTES: usize = 512;
+/// How long a job is kept from the processor on a usual day, at most, in microseconds.
+pub const OFF_CPU_US_MAX: u64 = 60_000;
 
 /// The disk of one node: a cheap handle.
 #[derive(Clone, Debug)]
@@ -81,6 +83,9 @@ pub struct Faults {
     pub writes_fail: bool,
     /// There is no room for new segments, nor for more state.
     pub is_full: bool,
+    /// Of the machine rather than the disk: a job that has read or written may be kept from the processor for so long at most,
+    /// in microseconds.
+    pub off_cpu_us_max: u64,
 }
 
 /// The disk as one run of a process sees it.

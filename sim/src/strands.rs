@@ -20,6 +20,8 @@ pub type Job = Box<dyn FnOnce() + Send>;
 
 /// Turns in which nothing comes about: the threads wait for each other.
 const TURNS_MAX: usize = 100_000;
+/// A job that waits for a lock looks every microsecond at first, and after so many looks every millisecond.
+const LOOKS: usize = 50_000;
 /// Stack of a job's thread.
 const STACK_BYTES: usize = 4 << 20;
 /// Timers count in milliseconds: what is shorter is gathered.
@@ -259,7 +261,7 @@ pub(crate) fn waits(is_held: impl Fn() -> bool) -> bool {
             return true;
         }
         match (&job, &node) {
-            (Some(job), _) => job.pause(1),
+            (Some(job), _) => job.pause(if number < LOOKS { 1 } else { TIMER_US }),
             (None, Some(node)) if node.count() > 0 => node.turn(number),
             (None, _) => return false,
         }

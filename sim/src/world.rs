@@ -19,7 +19,7 @@ use xcron::secret::ClusterSecret;
 use xcron::store::key::{self, Fact, Table};
 
 use crate::dice::{Dice, SeededEntropy};
-use crate::disk::Faults;
+use crate::disk::{Faults, OFF_CPU_US_MAX};
 use crate::history::{History, Recorder, Violation};
 use crate::host::{Common, Ended, Host, LookOn};
 use crate::invariants::{self, Commits, NodeState, Voters, low_water};
@@ -77,6 +77,7 @@ impl Options {
             disk: Faults {
                 sync_us_min: 50,
                 sync_us_max: 500,
+                off_cpu_us_max: OFF_CPU_US_MAX,
                 ..Faults::default()
             },
             config: Config::default(),

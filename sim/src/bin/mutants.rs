@@ -24,6 +24,9 @@ pub fn is_on(name: &str) -> bool {
 }
 "#;
 
+/// What tells where no invariant does.
+const SCENARIO: &str = "scenario";
+
 /// Puts known bugs into a copy of the product, one at a time, and counts the seeds until each is found.
 #[derive(Debug, Parser)]
 struct Args {
@@ -273,9 +276,20 @@ fn breaks(program: &Path, mutation: &Mutation, seed: u64, switched_on: &str) -> 
         return None;
     }
     let text = String::from_utf8_lossy(&output.stdout);
-    let told = text.lines().find_map(|line| line.strip_prefix("VIOLATION "));
-    let by = told.and_then(|told| told.split_once(':')).map(|(by, _)| by.to_owned());
-    Some(by.unwrap_or_else(|| "a panic, or no end".to_owned()))
+    Some(teller(&text).unwrap_or("a panic, or no end").to_owned())
+}
+
+/// The first invariant that a run says is broken. That a scenario saw something says less: it counts where nothing else tells.
+fn teller(text: &str) -> Option<&str> {
+    let told = text
+        .lines()
+        .filter_map(|line| line.strip_prefix("VIOLATION ")?.split_once(':'));
+    let mut tellers = told.map(|(by, _)| by);
+    let first = tellers.next()?;
+    if first == SCENARIO {
+        return Some(tellers.find(|by| *by != SCENARIO).unwrap_or(first));
+    }
+    Some(first)
 }
 
 #[cfg(test)]
@@ -295,6 +309,14 @@ mod tests {
         let edit = &mutation.edits[0];
         assert_eq!((edit.find.as_str(), edit.replace.as_str()), ("one\ntwo", "three"));
         assert!(parse("# It breaks.\n--- file src/a.rs\n").is_none());
+    }
+
+    #[test]
+    fn an_invariant_tells_before_a_scenario() {
+        let both = "VIOLATION scenario: a\nVIOLATION I5 delete is final: b\nVIOLATION I6 x: c\n";
+        assert_eq!(teller(both), Some("I5 delete is final"));
+        assert_eq!(teller("acts\nVIOLATION scenario: a\n"), Some("scenario"));
+        assert_eq!(teller("thread panicked"), None);
     }
 
     /// Also without a build: what the bugs look for is in the source.

@@ -44,9 +44,9 @@ impl Workshop {
         self.blocked_us.swap(0, Ordering::SeqCst)
     }
 
-    fn takes(&self, us: u64) {
+    fn takes(&self, us: u64, off_cpu_us_max: u64) {
         if strands::is_job() {
-            return strands::pause(us + self.off_the_cpu_us());
+            return strands::pause(us + self.off_the_cpu_us(off_cpu_us_max));
         }
         self.blocked_us.fetch_add(us, Ordering::SeqCst);
         if self.strands.count() > 0 {
@@ -62,22 +62,27 @@ impl Workshop {
 }
 
 impl Workshop {
-    /// How long a thread is not given the processor: mostly not at all, sometimes as long as a busy machine likes.
-    fn off_the_cpu_us(&self) -> u64 {
+    /// How long a thread is not given the processor: mostly not at all, sometimes as long as the machine's other work likes.
+    fn off_the_cpu_us(&self, most: u64) -> u64 {
         let mut dice = self.dice.lock();
         match dice.within(0..100) {
             0..60 => 0,
             60..95 => dice.within(0..3_000),
-            _ => dice.within(5_000..60_000),
+            _ => dice.within(5_000..most.max(5_001)),
         }
     }
 }
 
 impl Mount {
+    fn takes(&self, us: u64) {
+        let off_cpu_us_max = self.disk.0.lock().faults.off_cpu_us_max;
+        self.work.takes(us, off_cpu_us_max);
+    }
+
     /// A read of about so many rows.
     pub(super) fn reads(&self, rows: u64) {
         let us = self.work.dice.lock().within(2..10) + rows;
-        self.work.takes(us);
+        self.takes(us);
     }
 
     /// A write of so many bytes that nobody waits for to be on the disk.
@@ -89,17 +94,17 @@ impl Mount {
             let waits_us = if waits { dice.within(0..sync_us_max / 4 + 1) } else { 0 };
             dice.within(10..60) + bytes / BYTES_PER_US + waits_us
         };
-        self.work.takes(us);
+        self.takes(us);
     }
 
     /// A sync.
     pub(super) fn syncs(&self) {
         let time = self.sync_time();
-        self.work.takes(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
+        self.takes(u64::try_from(time.as_micros()).unwrap_or(u64::MAX));
     }
 
     /// Between a write that is there and whatever comes after it.
     pub(super) fn wrote(&self) {
-        self.work.takes(1);
+        self.takes(1);
     }
 }

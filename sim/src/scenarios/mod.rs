@@ -42,6 +42,7 @@ scenarios! {
     growth_one_to_five_with_churn(five): "a node becomes five under load, and some are killed meanwhile";
     drain_during_load(|seed| Options::calm(seed, 4)): "a node is asked to leave, and nobody notices";
     snapshot_to_a_lagging_node_during_partition(three): "a node that missed much catches up over one link that fails";
+    marks_rise_after_a_standstill(marks_rise_after_a_standstill::options): "what a node missed comes while its low-water marks rise";
     power_cut_of_all(three): "all nodes lose their power at once, three times";
     torn_log_on_a_minority(three): "one node's power is cut in the middle of a write, again and again";
     clock_jump_over_a_due(three): "one wall clock jumps, by seconds, hours and days";
@@ -55,12 +56,15 @@ scenarios! {
     five_copies(five): "five copies wanted at two, four and five nodes";
     replicas_by_restart(five): "three copies become five, and three again, by restarts with another setting";
     slow_hand_over(slow_hand_over::options): "leadership is handed over while its old leader hears everything late";
+    handed_over_while_it_connects(handed_over_while_it_connects::options): "deleted by the next leader while the old one connects";
     two_nodes(|seed| Options::calm(seed, 2)): "a voter and a learner: either is lost";
     wiped_node_returns(wiped_node_returns::options): "a node loses its disk and comes back as a new one";
     one_slow_target(three): "a target that hangs makes no other late";
     many_hung_targets(many_hung_targets::options): "more dues at targets that hang than windows and places hold: nobody else is late";
+    few_places(few_places::options): "more dues at targets that hang than places, all of them in memory: nobody else is late";
     idle_group_moves_fires_once(three): "an idle cluster, leadership moves, one task";
     straggler_of_a_former_leadership(straggler_of_a_former_leadership::options): "callbacks that end after their leader has lost its leadership, and has it again";
+    power_cut_during_an_install(three): "the power goes while a snapshot takes the place of a node's rows";
     power_cut_of_a_voter(one_group): "a vote that was never on disk counts for nobody";
     majority_lost_is_told(three): "who serves nobody says so, and is ready again by itself";
     slow_disks_of_a_majority(one_group): "a sync takes more than a second on two of three nodes";

@@ -5,7 +5,7 @@
 use futures_util::future::join3;
 
 use crate::dice::Dice;
-use crate::disk::Faults;
+use crate::disk::{Faults, OFF_CPU_US_MAX};
 use crate::nemesis::{self, Plan};
 use crate::net::Weather;
 use crate::stage::Stage;
@@ -42,6 +42,7 @@ pub(super) fn options(seed: u64) -> Options {
         disk: Faults {
             sync_us_min: 50,
             sync_us_max,
+            off_cpu_us_max: OFF_CPU_US_MAX,
             ..Faults::default()
         },
         snapshot_entries: Dice::new(seed, "snapshots").pick(&[8, 25, 60]),

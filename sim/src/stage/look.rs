@@ -100,6 +100,27 @@ impl Stage {
         matches!(row, Ok(Some(_)))
     }
 
+    /// Whether a node's disk says that rows of a group are being replaced by a snapshot's.
+    pub fn is_installing(&self, node: usize) -> bool {
+        let rows = self.disks[node].rows();
+        (0..self.options.groups).any(|group| {
+            let row = rows.get(Table::State, &key::fact(Fact::Installing, GroupId(group)));
+            matches!(row, Ok(Some(_)))
+        })
+    }
+
+    /// Waits until a node installs a snapshot, but not longer than that; whether it does. Looks at every step: it is short.
+    pub async fn until_installing(&self, node: usize, within_ms: u64) -> bool {
+        let until_us = self.now_us() + within_ms * 1_000;
+        while !self.is_installing(node) {
+            if self.now_us() > until_us {
+                return false;
+            }
+            self.sleep_ms(crate::world::STEP_US / 1_000).await;
+        }
+        true
+    }
+
     /// Ids that begin with `prefix`, all of the group of the first one.
     pub fn ids_of_one_group(&self, prefix: &str, count: usize) -> Vec<String> {
         let group = self.group_of(&format!("{prefix}-0"));
