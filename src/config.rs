@@ -70,7 +70,7 @@ pub struct Config {
         value_name = "IP:PORT"
     )]
     pub peer_advertise: PeerListen,
-    /// Peer addresses of nodes of the cluster to join; empty: an empty directory becomes a new cluster
+    /// Peer addresses (host:port) of all other nodes of the cluster
     #[arg(
         id = "join",
         long = "join",
@@ -124,7 +124,7 @@ pub struct Config {
         value_name = "SECS"
     )]
     pub clock_hold_secs: u64,
-    /// Connections to the API at the same time; more wait to be accepted
+    /// Connections to the API at the same time; for one more the longest idle one is closed
     #[arg(
         id = "connections_max",
         long = "connections-max",

@@ -194,7 +194,8 @@ impl Placement {
         let mut hand_overs = begun.filter(|step| matches!(step, Step::TransferLeadership(_))).count();
         for (group, members, state) in led {
             let is_stopping = self.parts.stopping.load(Ordering::SeqCst);
-            if self.stepping.contains_key(&group.id()) || is_stopping && !members.is_half_way() {
+            let must_finish = members.is_half_way() || members.hangs_on(self.parts.node);
+            if self.stepping.contains_key(&group.id()) || is_stopping && !must_finish {
                 continue;
             }
             let places = plan.places(group.id(), &members.voters());

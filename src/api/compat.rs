@@ -25,7 +25,8 @@ const IGNORED_NAMES_MAX: usize = 8;
 const IGNORED_NAME_CHARS_MAX: usize = 64;
 /// What there is; a test holds it against the routes.
 const PATHS: &str = "no such path. There are POST /xcron/createTask, POST /xcron/deleteTask, GET /xcron/queryTask, GET and PUT \
-                     /v1/tasks/{id}, GET /v1/export, GET /v1/cluster, POST /v1/cluster/init, POST /v1/cluster/nodes/{id}:drain, GET /healthz, \
+                     /v1/tasks/{id}, GET /v1/export, GET /v1/cluster, POST /v1/cluster/init, POST /v1/cluster/nodes/{id}:drain, POST \
+                     /v1/clock/accept, GET /healthz, \
                      GET /readyz, GET /metrics";
 
 type Shared = State<Arc<ApiState>>;

@@ -198,6 +198,9 @@ pub(super) fn read(body: &[u8]) -> anyhow::Result<ClusterStatus> {
 }
 
 fn find<'a>(status: &'a ClusterStatus, node: &str) -> anyhow::Result<&'a str> {
+    if node.is_empty() {
+        bail!("name a node by its id, or by the first digits of it (xcron cluster status)");
+    }
     let mut matching = status.nodes.iter().filter(|known| known.id.starts_with(node));
     match (matching.next(), matching.next()) {
         (Some(found), None) => Ok(&found.id),

@@ -11,11 +11,10 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use bytes::Bytes;
 use hyper::Method;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
 
 use super::{client, print};
-use crate::core::export::{LINE_V1, Line};
+use crate::core::export::{CallbackLine, LINE_V1, Line};
 use crate::core::instant::instant_ms;
 
 /// Longest line: a task with the largest body, and what is around it.
@@ -86,6 +85,9 @@ async fn import(api: &str, mut input: impl BufRead) -> anyhow::Result<Tally> {
         if read as u64 > LINE_BYTES_MAX {
             bail!("line {number} is longer than {LINE_BYTES_MAX} bytes: is it an export?");
         }
+        if text.trim_ascii().is_empty() {
+            continue;
+        }
         let line: Line<'_> = serde_json::from_slice(&text)
             .with_context(|| format!("line {number} is no line of xcron export; those before it are imported"))?;
         if line.v != LINE_V1 {
@@ -120,33 +122,44 @@ fn count(tally: &mut Tally, id: &str, told: Told) {
 
 async fn create(api: &str, line: &Line<'_>) -> anyhow::Result<Told> {
     let url = format!("{}/xcron/createTask", api.trim_end_matches('/'));
-    let body = request(line)?;
-    let answer = client::send(&url, Method::POST, Bytes::from(body.to_string())).await?;
+    let body = serde_json::to_vec(&request(line)?)?;
+    let answer = client::send(&url, Method::POST, Bytes::from(body)).await?;
     serde_json::from_slice(&answer).context("the answer is not that of an xcron node")
 }
 
+/// The createTask of a line.
+#[derive(Debug, Serialize)]
+struct Request<'a> {
+    task_id: &'a str,
+    #[serde(rename = "type")]
+    kind: u8,
+    format: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timezone: Option<&'a str>,
+    delivery: &'a str,
+    /// Its body goes on byte for byte.
+    callback: &'a CallbackLine<'a>,
+}
+
 /// The createTask of a line. An instant is rounded up to whole seconds: never early.
-fn request(line: &Line<'_>) -> anyhow::Result<Value> {
+fn request<'a>(line: &'a Line<'_>) -> anyhow::Result<Request<'a>> {
     let task = &line.task;
-    let mut request = json!({
-        "task_id": task.id,
-        "delivery": task.delivery,
-        "callback": {"url": task.callback.url, "body": task.callback.body},
-    });
-    match (&task.schedule.cron, &task.schedule.at) {
-        (Some(cron), None) => {
-            request["type"] = json!(1);
-            request["format"] = json!(cron);
-            request["timezone"] = json!(task.schedule.timezone);
-        }
+    let (kind, format) = match (&task.schedule.cron, &task.schedule.at) {
+        (Some(cron), None) => (1, cron.clone()),
         (None, Some(at)) => {
             let ms = instant_ms(at).with_context(|| format!("task {}: {at:?} is no instant", task.id))?;
-            request["type"] = json!(2);
-            request["format"] = json!(ms.div_ceil(1_000).to_string());
+            (2, ms.div_ceil(1_000).to_string())
         }
         _ => bail!("task {}: its schedule has neither `cron` nor `at`, or both", task.id),
-    }
-    Ok(request)
+    };
+    Ok(Request {
+        task_id: &task.id,
+        kind,
+        format,
+        timezone: task.schedule.timezone.as_deref(),
+        delivery: &task.delivery,
+        callback: &task.callback,
+    })
 }
 
 fn told(tally: &Tally) -> String {
@@ -172,7 +185,7 @@ mod tests {
 
     fn line(schedule: &str) -> String {
         format!(
-            r#"{{"v":1,"task":{{"id":"t","schedule":{schedule},"callback":{{"url":"http://h/","body":{{"n": 1.0}}}},
+            r#"{{"v":1,"task":{{"id":"t","schedule":{schedule},"callback":{{"url":"http://h/","body":{{"z" : 1.0e5, "a":12345678901234567890123}}}},
             "delivery":"at_most_once"}},"state":{{"life":"pending","revision":1,"created_at":"x","next_due_at":null,
             "delivered":0,"failed":0,"skipped":0}}}}"#
         )
@@ -181,25 +194,27 @@ mod tests {
 
     #[test]
     fn a_line_becomes_the_create_that_it_was_made_of() {
-        let text = line(r#"{"cron":"0 1 * * *","timezone":"UTC"}"#);
-        let asked = request(&serde_json::from_str(&text).expect("a line")).expect("a task");
+        let asked = |text: &str| {
+            let line: Line<'_> = serde_json::from_str(text).expect("a line");
+            request(&line).map(|request| serde_json::to_string(&request).expect("it encodes"))
+        };
         assert_eq!(
-            (&asked["type"], &asked["format"], &asked["timezone"]),
-            (&json!(1), &json!("0 1 * * *"), &json!("UTC"))
+            asked(&line(r#"{"cron":"0 1 * * *","timezone":"UTC"}"#)).expect("a task"),
+            r#"{"task_id":"t","type":1,"format":"0 1 * * *","timezone":"UTC","delivery":"at_most_once","callback":{"url":"http://h/","body":{"z" : 1.0e5, "a":12345678901234567890123}}}"#,
+            "the body byte for byte"
         );
-        assert_eq!(
-            (&asked["task_id"], &asked["delivery"]),
-            (&json!("t"), &json!("at_most_once"))
+        let once = asked(&line(r#"{"at":"2030-01-01T00:00:00.001Z"}"#)).expect("a task");
+        assert!(
+            once.contains(r#""type":2,"format":"1893456001","delivery""#),
+            "never early: {once}"
         );
-        assert_eq!(asked["callback"]["body"]["n"], json!(1.0));
-        let text = line(r#"{"at":"2030-01-01T00:00:00.001Z"}"#);
-        let asked = request(&serde_json::from_str(&text).expect("a line")).expect("a task");
-        assert_eq!(
-            (&asked["type"], &asked["format"]),
-            (&json!(2), &json!("1893456001")),
-            "never early"
-        );
-        assert!(request(&serde_json::from_str(&line("{}")).expect("a line")).is_err());
+        assert!(asked(&line("{}")).is_err());
+    }
+
+    #[tokio::test]
+    async fn an_empty_line_is_nothing() {
+        let tally = import("http://127.0.0.1:1", &b"\n  \n"[..]).await;
+        assert_eq!(tally.expect("nothing to do"), Tally::default());
     }
 
     #[tokio::test]

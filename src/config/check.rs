@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::Path;
 
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 
 use super::{Config, Retry};
 use crate::core::retry::{ATTEMPTS_MAX, DELAY_MS_MAX};
@@ -169,14 +170,31 @@ impl Config {
         range("fire.window_tasks_max", fire.window_tasks_max, 1, Fixed(10_000_000))?;
         self.retry.validate()?;
         range("store.cache_bytes", self.store.cache_bytes, 1 << 20, Fixed(1 << 40))?;
+        let filter = &self.log.filter;
+        let refused = |why: String| Invalid::Filter {
+            filter: filter.clone(),
+            why,
+        };
         EnvFilter::builder()
-            .parse(&self.log.filter)
-            .map(drop)
-            .map_err(|error| Invalid::Filter {
-                filter: self.log.filter.clone(),
-                why: error.to_string(),
-            })
+            .parse(filter)
+            .map_err(|error| refused(error.to_string()))?;
+        match misspelt_level(filter) {
+            Some(word) => Err(refused(format!(
+                "{word:?} is no level, and as the name of a module it would silence all others: give trace, debug, info, warn, error \
+                 or off, and a module as in info,xcron::raft=debug"
+            ))),
+            None => Ok(()),
+        }
     }
+}
+
+/// A part of the filter that the parser takes for a module of its own, and its author most likely for a level.
+fn misspelt_level(filter: &str) -> Option<&str> {
+    let parts = filter.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let is_level = |part: &str| part.parse::<LevelFilter>().is_ok();
+    let is_module =
+        |part: &str| part.contains(['=', ':', '[']) || part.starts_with("xcron") || part.starts_with("openraft");
+    parts.into_iter().find(|part| !is_level(part) && !is_module(part))
 }
 
 impl Config {

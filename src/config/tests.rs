@@ -121,6 +121,8 @@ fn a_wrong_value_names_its_key() {
         ("[store]\ncache_bytes = 0", "store.cache_bytes"),
         ("[log]\nformat = \"xml\"", "format"),
         ("[log]\nfilter = \"xcron=loud\"", "log.filter"),
+        ("[log]\nfilter = \"inof\"", "log.filter"),
+        ("[log]\nfilter = \"info,raft\"", "log.filter"),
     ] {
         let message = refusal(text);
         assert!(message.contains(key), "{text}: {message}");

@@ -104,7 +104,7 @@ pub enum MembershipError {
     #[error("{0} is not an address at which other nodes reach this one: name one, of the same kind as it listens on")]
     Peer(SocketAddr),
     /// A seed is no address.
-    #[error("seed {0:?} must be host:port")]
+    #[error("{0:?} among the peer addresses to join (--join) must be host:port, such as 10.0.0.2:8100")]
     Seed(String),
     /// The socket cannot be opened.
     #[error("gossip cannot listen on {address} (UDP): {error}")]

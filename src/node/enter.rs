@@ -23,7 +23,7 @@ use crate::cluster::init::{Founded, InitError, Wish};
 use crate::config::Config;
 use crate::core::command::COMMANDS;
 use crate::entropy::Entropy;
-use crate::id::{GroupCount, NodeId};
+use crate::id::{GroupCount, NodeHex, NodeId};
 use crate::identity::{DataDirectory, Home, Identity, IdentityError, Stage, fresh_node_id};
 use crate::membership::{self, ClusterView, Facts, Membership, MembershipError, Network, Observer, Twin};
 use crate::net::{self, Dial, Greeter, Greeting};
@@ -393,6 +393,14 @@ impl Wait<'_> {
     async fn find_cluster(&self, readiness: &watch::Sender<Readiness>) -> Result<(u128, GroupCount), EnterError> {
         let mut view = self.membership.view();
         readiness.send_replace(waits(self.api));
+        tracing::info!(
+            node = %NodeHex(self.node),
+            api = %self.api,
+            join = %self.config.join,
+            "this node waits for its cluster: it joins the one that these addresses are of. The first start of a new cluster: \
+             xcron cluster init --api http://{}",
+            self.api
+        );
         loop {
             let clusters = view.borrow_and_update().clusters();
             match clusters.first() {

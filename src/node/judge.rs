@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::clock::Clock;
 use crate::core::machine::Wake;
+use crate::core::plan::odd;
 use crate::failure::Failure;
 use crate::id::{GroupId, TaskKey};
 use crate::membership::ClusterView;
@@ -82,7 +83,8 @@ impl Watched {
             let whole = members
                 .iter()
                 .filter(|(node, member)| member.is_caught_up() && is_here(node));
-            under += usize::from(whole.count() < self.copies);
+            let voters = members.values().filter(|member| member.is_voter).count();
+            under += usize::from(whole.count() < self.copies || voters < odd(self.copies));
             lag = members
                 .values()
                 .filter_map(|member| member.lag)

@@ -223,11 +223,13 @@ async fn a_hanging_target_does_not_hold_up_another() {
     for n in 0..50 {
         assert_eq!(settled(&router, &format!("t{n}")).await.delivered, 1);
     }
-    let per_target = node.config.fire.in_flight_per_target_max as usize;
-    assert_eq!(
+    let (hanging, all) = (
         fixture.targets.hanging.load(Ordering::SeqCst),
-        per_target,
-        "no more than its share"
+        node.config.fire.in_flight_max as usize,
+    );
+    assert!(
+        (1..all / 8).contains(&hanging),
+        "{hanging} of {all}: it has never answered"
     );
     stop(node).await;
 }

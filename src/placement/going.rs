@@ -62,13 +62,13 @@ fn leader(view: &ClusterView, group: GroupId) -> Option<NodeId> {
     led.max().map(|(_, node)| node)
 }
 
-/// Waits, at most for `longest`, until no group in which this node votes is half way between two sets of voters: it might need this
-/// node's vote to get out of that.
+/// Waits, at most for `longest`, until no group in which this node votes is half way between two sets of voters, which might need this
+/// node's vote to get out of that, and none hangs on this node alone although others have caught up.
 pub async fn settle_members(groups: &Groups, longest: Duration) {
     let node = groups.node();
     let needs_it = |group: &Group| {
         let members = group.members();
-        members.is_half_way() && members.voters().contains(&node)
+        members.hangs_on(node) || members.is_half_way() && members.voters().contains(&node)
     };
     let settled = async {
         while groups.iter().any(|group| needs_it(&group)) {
@@ -79,7 +79,8 @@ pub async fn settle_members(groups: &Groups, longest: Duration) {
         let open = groups.iter().filter(needs_it).count();
         tracing::warn!(
             groups = open,
-            "the members of some groups are being changed, and this node's vote is needed for it"
+            "this node's vote is needed: these groups are changing their members, or nobody else votes yet. Without it their tasks may not \
+             fire"
         );
     }
 }

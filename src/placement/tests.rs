@@ -60,6 +60,10 @@ impl Clock for LongUp {
 
 /// Runs the loop of a node until it is dropped.
 fn placement(cluster: &Cluster, view: ClusterView) -> JoinSet<()> {
+    placement_that(cluster, view, false)
+}
+
+fn placement_that(cluster: &Cluster, view: ClusterView, is_stopping: bool) -> JoinSet<()> {
     let clock = Arc::new(LongUp::default());
     let parts = Parts {
         node: view.me,
@@ -69,7 +73,7 @@ fn placement(cluster: &Cluster, view: ClusterView) -> JoinSet<()> {
         clock,
         replace_after_ms: 300_000,
         callback: Duration::from_secs(2),
-        stopping: Arc::default(),
+        stopping: Arc::new(AtomicBool::new(is_stopping)),
     };
     let mut running = JoinSet::new();
     running.spawn(Placement::new(parts).run());
@@ -141,6 +145,19 @@ async fn a_node_whose_clock_is_off_hands_over() {
         cluster.copy(first).leads().is_none().then_some(())
     })
     .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_leaves_no_group_that_nobody_else_votes_in() {
+    let cluster = Cluster::start(3, 1).await;
+    cluster.join(1, 2).await;
+    // Two voters would survive no more than one: it is not waited for.
+    assert!(!cluster.copy(1).members().hangs_on(1));
+    cluster.join(1, 3).await;
+    assert!(cluster.copy(1).members().hangs_on(1));
+    let _running = placement_that(&cluster, view(1, 1..=3), true);
+    going::settle_members(&cluster.groups[&1], Duration::from_mins(1)).await;
+    assert_eq!(cluster.copy(1).members().voters(), (1..=3).collect());
 }
 
 #[tokio::test(flavor = "multi_thread")]

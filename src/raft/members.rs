@@ -56,6 +56,13 @@ impl Members {
         self.changing_to.is_some() || self.voters().len().is_multiple_of(2)
     }
 
+    /// Whether `node` is the only voter although two other copies could vote as well: should it end now, nobody could lead the group.
+    /// One other could not: two voters survive no more than one.
+    pub fn hangs_on(&self, node: NodeId) -> bool {
+        let could_vote = |(other, member): &(&NodeId, &MemberState)| **other != node && member.is_caught_up();
+        self.voters() == BTreeSet::from([node]) && self.members.iter().filter(could_vote).count() >= 2
+    }
+
     /// Those of `alive` that are caught up, and `leader`.
     pub(super) fn ready(&self, alive: &BTreeSet<NodeId>, leader: NodeId) -> BTreeSet<NodeId> {
         let is_ready =

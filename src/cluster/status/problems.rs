@@ -1,6 +1,7 @@
 //! What is wrong with a cluster, in words: what an operator has to know before any table.
 
-use super::{ClusterStatus, NodeStatus};
+use super::{ClusterStatus, GroupStatus, NodeStatus};
+use crate::core::plan::odd;
 use crate::limits::CLOCK_OFFSET_MS_MAX;
 
 /// What is wrong, the worst first.
@@ -31,13 +32,28 @@ pub(super) fn of(status: &ClusterStatus) -> Vec<String> {
         .fold((0, usize::MAX), |(count, least), copies| (count + 1, least.min(copies)));
     if under > 0 {
         let few = if able(status) < status.copies_wanted {
-            format!("; {} nodes can hold them: add nodes", able(status))
+            match able(status) {
+                1 => "; one node can hold them: add nodes".to_owned(),
+                able => format!("; {able} nodes can hold them: add nodes"),
+            }
         } else {
             String::new()
         };
         problems.push(format!(
             "{under} groups have fewer than {} copies, the least {least}{few}",
             status.copies_wanted
+        ));
+    }
+    let wanted = odd(able(status).min(status.copies_wanted));
+    let is_whole = |group: &&GroupStatus| group.copies.is_some_and(|copies| copies >= wanted);
+    let few = status.groups.iter().filter(is_whole).map(|group| group.voters.len());
+    let (few, least) = few
+        .filter(|voters| *voters < wanted)
+        .fold((0, usize::MAX), |(count, least), voters| (count + 1, least.min(voters)));
+    if few > 0 {
+        problems.push(format!(
+            "{few} groups have fewer than {wanted} voters, the least {least}: their other copies become voters as soon as they are caught \
+             up. End no node before"
         ));
     }
     let off = |node: &&NodeStatus| node.alive && node.clock_offset_ms.unsigned_abs() > CLOCK_OFFSET_MS_MAX;
@@ -66,7 +82,6 @@ fn time(secs: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::cluster::status::GroupStatus;
 
     fn status(copies: &[Option<usize>]) -> ClusterStatus {
         let node = |id: &str| NodeStatus {
@@ -87,7 +102,7 @@ mod tests {
             group: u16::try_from(number).expect("few"),
             leader: copies.map(|_| "a".repeat(16)),
             generation: 1,
-            voters: Vec::new(),
+            voters: ["a", "b", "c"].map(str::to_owned).into(),
             learners: Vec::new(),
             planned: Vec::new(),
             lag: 0,
@@ -128,6 +143,17 @@ mod tests {
             "2 groups have fewer than 3 copies, the least 1; 2 nodes can hold them: add nodes"
         );
         assert!(told[3].contains("cccccccccccccccc is off by -900 ms"), "{told:?}");
+    }
+
+    #[test]
+    fn groups_whose_copies_do_not_vote_yet_are_told() {
+        let mut status = status(&[Some(3), Some(3)]);
+        status.groups[1].voters.truncate(1);
+        let told = of(&status);
+        assert!(
+            told.len() == 1 && told[0].starts_with("1 groups have fewer than 3 voters, the least 1"),
+            "{told:?}"
+        );
     }
 
     #[test]
