@@ -186,6 +186,8 @@ impl Names {
         {
             return Next::Done(old.ok_or_else(|| error.clone()));
         }
+        // A lookup that has died, and not ended, must not be waited for again.
+        known.running = known.running.take().filter(|running| running.has_changed().is_ok());
         let running = known.running.get_or_insert_with(|| self.begin(name.into()));
         Next::Wait(running.clone(), old)
     }

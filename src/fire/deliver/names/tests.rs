@@ -169,6 +169,18 @@ async fn a_lookup_that_finds_no_place_is_not_begun_and_says_so() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_lookup_that_died_is_not_waited_for_again() {
+    let servers = Servers::answering([Ok(at(1, 30))]);
+    let names = names(&servers, 8);
+    let died = Known {
+        running: Some(watch::channel(None).1),
+        ..Known::default()
+    };
+    names.0.names.lock().insert("a.example".into(), died);
+    assert_eq!(names.addresses("a.example").await, Ok(addresses(1)));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_lookup_ends_before_the_time_for_a_connection() {
     let servers = Servers::answering([]);
     let names = names(&servers, 1);
